@@ -1,0 +1,1 @@
+"""Asyncio-native persistence for AI agents on Amazon DynamoDB and Google Cloud Firestore."""

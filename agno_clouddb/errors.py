@@ -1,0 +1,193 @@
+"""Every error that the library raises.
+
+    CloudDBError
+    ├── InvalidRecord         a value cannot be stored as it is; names the path of the value
+    ├── RecordTooLarge        the payload is over what the store holds in one record
+    ├── RecordNotFound        the record that the call needs is not there
+    ├── ConflictError         somebody else has written in between
+    ├── NotOwner              the record belongs to another user
+    ├── QueryNotIndexed       the query could only be answered by a scan
+    ├── NotProvisioned        a table, collection or index is missing
+    ├── Throttled             the service kept refusing for load until the deadline
+    ├── StoreUnavailable      the service did not answer, or not in time
+    ├── PartialWrite          some stores of a fan-out have the write and some do not
+    ├── ConfigurationError    an option, URL, region or credential is wrong
+    └── LifecycleError        used before open, after close, or from another event loop
+
+A driver's exception never reaches a caller bare: it is the ``__cause__`` of one of these. Each error says which
+store, collection and key it is about, what happened, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agno_clouddb.stores.base import Key
+
+__all__ = [
+    "CloudDBError",
+    "ConfigurationError",
+    "ConflictError",
+    "InvalidRecord",
+    "LifecycleError",
+    "NotOwner",
+    "NotProvisioned",
+    "PartialWrite",
+    "QueryNotIndexed",
+    "RecordNotFound",
+    "RecordTooLarge",
+    "StoreUnavailable",
+    "Throttled",
+]
+
+
+class CloudDBError(Exception):
+    """Something went wrong in agno_clouddb; the base of all its errors.
+
+    Args:
+        message: what happened, in one sentence.
+        store: the name of the store, such as ``dynamodb://eu-west-1``, where one is to blame.
+        collection: the collection, such as ``sessions``; taken from ``key`` when that is given.
+        key: the key of the record.
+        remedy: what the caller can do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str | None = None,
+        collection: str | None = None,
+        key: Key | None = None,
+        remedy: str = "",
+    ) -> None:
+        self.message = message
+        self.store = store
+        self.collection = collection if collection is not None else (key.collection if key is not None else None)
+        self.key = key
+        self.remedy = remedy
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        where = [f"store {self.store}"] if self.store else []
+        if self.key is not None:
+            where.append(f"key {self.key}")
+        elif self.collection:
+            where.append(f"collection {self.collection}")
+        text = f"{self.message} ({', '.join(where)})" if where else self.message
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+
+class InvalidRecord(CloudDBError):
+    """A value cannot be stored as it is, on any store.
+
+    Args:
+        path: where the value is, such as ``session_data.scores[3]`` or ``session_id``.
+        problem: what is wrong with it, naming the limit where there is one.
+    """
+
+    def __init__(self, path: str, problem: str, *, collection: str | None = None, remedy: str = "") -> None:
+        self.path = path
+        self.problem = problem
+        super().__init__(f"{path}: {problem}", collection=collection, remedy=remedy)
+
+
+class RecordTooLarge(CloudDBError):
+    """The payload is larger than the store can hold in one record; nothing was written.
+
+    Args:
+        size: bytes of the encoded payload.
+        limit: bytes that the store holds in one record.
+    """
+
+    def __init__(self, size: int, limit: int, *, store: str | None = None, key: Key | None = None) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"the encoded payload is {size} bytes and the limit is {limit}",
+            store=store,
+            key=key,
+            remedy="Keep large media in object storage and a reference in the record",
+        )
+
+
+class RecordNotFound(CloudDBError):
+    """The record that the call needs is not there, or belongs to another user."""
+
+
+class ConflictError(CloudDBError):
+    """The record has changed since the version that the caller named, or kept changing during retries.
+
+    Args:
+        expected: the version that the caller named; None when the record was expected to be absent.
+        found: the version that is stored; None when nothing is stored.
+    """
+
+    def __init__(
+        self, expected: str | None, found: str | None, *, store: str | None = None, key: Key | None = None
+    ) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"expected version {expected or 'none'} but found {found or 'none'}",
+            store=store,
+            key=key,
+            remedy="Read the record again and repeat the change, or use update(), which does both",
+        )
+
+
+class NotOwner(CloudDBError):
+    """The record belongs to another user than the one that the call was made for; nothing was changed."""
+
+
+class QueryNotIndexed(CloudDBError):
+    """No index serves the query, so that it could only scan the whole collection."""
+
+
+class NotProvisioned(CloudDBError):
+    """A table, collection or index that the call needs does not exist."""
+
+    def __init__(self, message: str, *, store: str | None = None, collection: str | None = None) -> None:
+        super().__init__(
+            message,
+            store=store,
+            collection=collection,
+            remedy="Call `await db.provision()` once, or check region, project and prefix",
+        )
+
+
+class Throttled(CloudDBError):
+    """The service kept refusing the call for load until the deadline."""
+
+
+class StoreUnavailable(CloudDBError):
+    """The service did not answer, answered with a fault of its own, or not within the deadline."""
+
+
+class PartialWrite(CloudDBError):
+    """A write that was to reach all stores of a fan-out has reached some of them only.
+
+    Args:
+        acked: names of the stores that have the write.
+        failed: the error of each store that does not, or may not, have it, by store name.
+    """
+
+    def __init__(self, acked: tuple[str, ...], failed: Mapping[str, CloudDBError], *, key: Key | None = None) -> None:
+        self.acked = acked
+        self.failed = dict(failed)
+        reasons = "; ".join(f"{name}: {error}" for name, error in self.failed.items())
+        super().__init__(
+            f"written to {', '.join(acked)} but not to {', '.join(self.failed)} ({reasons})",
+            key=key,
+            remedy="The write stands on the stores that have it; repeat it when the others answer again",
+        )
+
+
+class ConfigurationError(CloudDBError):
+    """An option, URL, region, project or credential is wrong or missing."""
+
+
+class LifecycleError(CloudDBError):
+    """A Database or Store is used before open, after close, or from another event loop than it was opened in."""

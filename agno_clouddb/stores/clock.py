@@ -1,0 +1,64 @@
+"""Version stamps: a hybrid logical clock.
+
+Source: S. Kulkarni, M. Demirbas, D. Madappa, B. Avva, M. Leone, "Logical Physical Clocks", OPODIS 2014. A stamp is at
+or after the wall clock, later than every stamp that this clock has made or seen, and unique by its writer.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+__all__ = ["HybridClock", "is_version", "version_millis", "wall_clock_millis"]
+
+_MAX_COUNTER = 0xFFFF
+_VERSION = re.compile(r"[0-9a-f]{12}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def wall_clock_millis() -> int:
+    """The wall clock in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def is_version(text: str) -> bool:
+    """Whether ``text`` has the form of a version stamp."""
+    return _VERSION.fullmatch(text) is not None
+
+
+def version_millis(version: str) -> int:
+    """The milliseconds since the epoch that a version stamp carries."""
+    return int(version[:12], 16)
+
+
+class HybridClock:
+    """Makes version stamps: ``<milliseconds>-<counter>-<writer>``, fixed-width hexadecimal, sortable as text.
+
+    Args:
+        writer: 12 hexadecimal digits that no other writer uses; random by default.
+        now: the wall clock in milliseconds; replaced in simulations.
+    """
+
+    def __init__(self, writer: str | None = None, now: Callable[[], int] = wall_clock_millis) -> None:
+        self.writer = writer if writer is not None else secrets.token_hex(6)
+        self._now = now
+        self._millis = 0
+        self._counter = 0
+
+    def stamp(self) -> str:
+        """A new stamp, later than all that this clock has made or observed."""
+        now = self._now()
+        if now > self._millis:
+            self._millis, self._counter = now, 0
+        elif self._counter < _MAX_COUNTER:
+            self._counter += 1
+        else:
+            self._millis, self._counter = self._millis + 1, 0
+        return f"{self._millis:012x}-{self._counter:04x}-{self.writer}"
+
+    def observe(self, version: str) -> None:
+        """Advance past ``version``, so that every later stamp is newer than it."""
+        millis, counter = int(version[:12], 16), int(version[13:17], 16)
+        if (millis, counter) > (self._millis, self._counter):
+            self._millis, self._counter = millis, counter

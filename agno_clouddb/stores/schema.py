@@ -1,0 +1,115 @@
+"""Every collection of the library, declared once as data: key, fields and indexes.
+
+Adapters derive tables, composite indexes and query plans from here; a new collection or index is a line in this
+module and nothing in an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Names
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agno_clouddb.errors import QueryNotIndexed
+
+__all__ = ["COLLECTIONS", "OWNER", "RUNS", "SESSIONS", "SHARD", "Collection", "Index", "collection"]
+
+OWNER = "user_id"
+"""The field that names the owner of an item, in every collection that has owners."""
+
+SHARD = "shard"
+"""The partition of an index that lists all items of a collection: not a field, but computed from the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A way to list a collection: all items with one value of ``partition``, in order of (``sort``, id).
+
+    Args:
+        partition: the field whose value selects the items; the collection's ``parent_field``; or SHARD for all items.
+        sort: the field that orders them; an item without it is not in the index.
+        include: further fields kept in the index, so that a store can filter on them without reading the item. Only
+            fields that never change once the item is written belong here: a change would cost a write in the index.
+    """
+
+    partition: str
+    sort: str
+    include: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The index's name on DynamoDB, ``<partition>-<sort>-index``."""
+        return f"{self.partition}-{self.sort}-index"
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A kind of item.
+
+    Args:
+        name: the collection's name, to which a store adds its prefix.
+        id_field: what the id is called, such as ``session_id``.
+        fields: names of the fields that an item may have beside its payload; all are text.
+        indexes: in the order in which they are tried for a query, the most selective partition first.
+        parent_field: what the parent's id is called, for children; None for others.
+        parent: the collection that the parent is in, for children.
+    """
+
+    name: str
+    id_field: str
+    fields: tuple[str, ...]
+    indexes: tuple[Index, ...]
+    parent_field: str | None = None
+    parent: str | None = None
+
+    def index_for(self, equals: Names[str], sort: str) -> Index:
+        """The index that lists the items with these fields given, in order of ``sort``.
+
+        Raises:
+            QueryNotIndexed: no index has this sort field and a partition among the given ones.
+        """
+        for index in self.indexes:
+            if index.sort == sort and (index.partition in equals or index.partition in (SHARD, self.parent_field)):
+                return index
+        given = ", ".join(sorted(equals)) or "nothing"
+        raise QueryNotIndexed(
+            f"no index lists {self.name} by {given} in order of {sort}",
+            collection=self.name,
+            remedy=f"Sort by one of {sorted({index.sort for index in self.indexes})}, or declare an index "
+            f"`{next(iter(sorted(equals)), SHARD)}-{sort}-index`",
+        )
+
+
+SESSIONS = Collection(
+    name="sessions",
+    id_field="session_id",
+    fields=("session_type", "component_id", OWNER, "session_name", "created_at", "updated_at", "generation"),
+    indexes=(
+        Index(OWNER, "created_at"),
+        Index("component_id", "created_at"),
+        Index("session_type", "created_at"),
+        Index(SHARD, "created_at"),
+        # One index serves every list by updated_at: each further one would cost two write units a turn.
+        Index(SHARD, "updated_at", include=(OWNER, "component_id", "session_type")),
+    ),
+)
+
+RUNS = Collection(
+    name="runs",
+    id_field="run_id",
+    parent="sessions",
+    parent_field="session_id",
+    fields=("run_index", OWNER),
+    indexes=(Index("session_id", "run_index"),),
+)
+
+COLLECTIONS: Mapping[str, Collection] = {each.name: each for each in (SESSIONS, RUNS)}
+
+
+def collection(name: str) -> Collection:
+    """The declaration of a collection.
+
+    Raises:
+        KeyError: there is no collection of that name.
+    """
+    return COLLECTIONS[name]

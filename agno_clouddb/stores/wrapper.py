@@ -1,0 +1,45 @@
+"""WrapperStore: the base of every store that wraps a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agno_clouddb.stores.base import Batch, Consistency, Cursor, Key, Mutation, Outcome, Page, Query, Store
+
+__all__ = ["WrapperStore"]
+
+
+class WrapperStore(Store):
+    """Passes every call on to ``inner``. Override what a cross-cutting behaviour needs: faults, counting, tracing.
+
+    Args:
+        inner: the store to wrap; it is opened and closed with the wrapper.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.limits = inner.limits
+
+    async def open(self) -> None:
+        await self.inner.open()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    async def provision(self) -> None:
+        await self.inner.provision()
+
+    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong") -> Batch:
+        return await self.inner.get(keys, consistency=consistency)
+
+    async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        return await self.inner.write(mutations, atomic=atomic)
+
+    async def query(
+        self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
+    ) -> Page:
+        return await self.inner.query(query, limit=limit, cursor=cursor, consistency=consistency)
+
+    async def count(self, query: Query) -> int:
+        return await self.inner.count(query)
