@@ -265,8 +265,9 @@ def decide(mutation: Mutation, found: Item | None, now: int) -> Stored | Refused
     if found is not None and found.version == mutation.version:
         return Stored(found.version)
     version, fields = (found.version, found.fields) if found is not None else (None, {})
-    if live is not None and condition.owner is not None and live.owner != condition.owner:
-        if live.owner is not None or isinstance(mutation, Delete):
+    if live is not None and condition.owner not in (None, live.owner):
+        claims = live.owner is None and isinstance(mutation, Put)
+        if not claims:
             return Refused("owner", version, fields)
     if condition.absent and live is not None:
         return Refused("exists", version, fields)
@@ -312,10 +313,10 @@ class Cursor:
             InvalidRecord: it was not made by ``encode``, or for another query.
         """
         try:
-            scope, value, id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            scope, value, name = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         except (ValueError, TypeError, binascii.Error):
-            scope = value = id = None
-        if not (isinstance(value, str) and isinstance(id, str)):
+            scope = value = name = None
+        if not (isinstance(value, str) and isinstance(name, str)):
             raise InvalidRecord("cursor", "is not one that a page of this library carried", collection=query.collection)
         if scope != query.scope:
             raise InvalidRecord(
@@ -324,7 +325,7 @@ class Cursor:
                 collection=query.collection,
                 remedy="Go on with the same filters and sort as on the page that the cursor came from",
             )
-        return cls(value, id)
+        return cls(value, name)
 
 
 @dataclass(frozen=True, slots=True)
