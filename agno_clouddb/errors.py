@@ -4,8 +4,8 @@
     ├── InvalidRecord         a value cannot be stored as it is; names the path of the value
     ├── RecordTooLarge        the payload is over what the store holds in one record
     ├── RecordNotFound        the record that the call needs is not there
+    │   └── NotOwner          not for this user: it belongs to another one
     ├── ConflictError         somebody else has written in between
-    ├── NotOwner              the record belongs to another user
     ├── QueryNotIndexed       the query could only be answered by a scan
     ├── NotProvisioned        a table, collection or index is missing
     ├── Throttled             the service kept refusing for load until the deadline
@@ -114,7 +114,7 @@ class RecordTooLarge(CloudDBError):
 
 
 class RecordNotFound(CloudDBError):
-    """The record that the call needs is not there, or belongs to another user."""
+    """The record that the call needs is not there."""
 
 
 class ConflictError(CloudDBError):
@@ -138,7 +138,7 @@ class ConflictError(CloudDBError):
         )
 
 
-class NotOwner(CloudDBError):
+class NotOwner(RecordNotFound):
     """The record belongs to another user than the one that the call was made for; nothing was changed."""
 
 

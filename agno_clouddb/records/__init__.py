@@ -1,0 +1,1 @@
+"""Records: what callers write and read, one module a kind."""

@@ -1,0 +1,1 @@
+"""Repositories: written once, over any store; one module each."""

@@ -59,6 +59,17 @@ document ids of Firestore hold 1,500 and escaping may double an id's length."""
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
+def is_encodable(text: str) -> bool:
+    """Whether text has an encoding in UTF-8, as it has unless it contains lone surrogates."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_id(path: str, value: object, collection_name: str) -> None:
     if not isinstance(value, str):
         raise InvalidRecord(path, f"must be text, not {type(value).__name__}", collection=collection_name)
@@ -66,10 +77,9 @@ def _check_id(path: str, value: object, collection_name: str) -> None:
         raise InvalidRecord(path, "must not be empty", collection=collection_name)
     if _CONTROL.search(value):
         raise InvalidRecord(path, "must not contain control characters", collection=collection_name)
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise InvalidRecord(path, "must not contain lone surrogates", collection=collection_name) from None
+    if not is_encodable(value):
+        raise InvalidRecord(path, "must not contain lone surrogates", collection=collection_name)
+    size = len(value.encode())
     if size > MAX_ID_BYTES:
         raise InvalidRecord(path, f"is {size} bytes long, over the limit of {MAX_ID_BYTES}", collection=collection_name)
 
@@ -147,6 +157,8 @@ class Item:
                 raise InvalidRecord(name, f"is not a field of {declared.name}", collection=declared.name)
             if any(name in (index.partition, index.sort) for index in declared.indexes):
                 _check_id(name, value, declared.name)
+            elif not isinstance(value, str) or not is_encodable(value):
+                raise InvalidRecord(name, "must be text without lone surrogates", collection=declared.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,7 +452,8 @@ class Page:
 
     Args:
         items: at most as many as were asked for, and as many as that while there are more.
-        cursor: where the list goes on; None at its end.
+        cursor: where the list goes on; None at its end. A store that cannot know the end without reading one item
+            more than was asked for may give a cursor that leads to an empty page.
         degraded: True when a store of a fan-out did not answer, so that something may be missing.
     """
 
@@ -496,12 +509,14 @@ class Store(ABC):
         """Create the tables and indexes that are missing, and wait until they can be used. Safe to call always."""
 
     @abstractmethod
-    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong") -> Batch:
+    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         """The items under ``keys``, in their order; None where nothing live is stored.
 
         Args:
             keys: any number; the store splits them into requests. Duplicates are allowed.
             consistency: ``strong`` by default.
+            dead: also give tombstones and expired items that are still stored, by whose versions a coordinator tells
+                what is newest.
 
         Raises:
             InvalidRecord: a key no store can hold.

@@ -15,7 +15,7 @@ from typing import Any
 import zstandard
 
 from agno_clouddb.errors import CloudDBError, InvalidRecord
-from agno_clouddb.stores.base import Payload
+from agno_clouddb.stores.base import Payload, is_encodable
 
 __all__ = ["MAX_DEPTH", "check_json", "decode", "encode", "join", "split"]
 
@@ -88,13 +88,7 @@ def _children(
 
 
 def _text_problem(text: str) -> str:
-    if text.isascii():
-        return ""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "contains a lone surrogate"
-    return ""
+    return "" if is_encodable(text) else "contains a lone surrogate"
 
 
 def _shorten(path: str) -> str:

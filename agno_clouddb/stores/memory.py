@@ -70,13 +70,13 @@ class MemoryStore(Store):
         self._require_open()
         self._provisioned = True
 
-    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong") -> Batch:
+    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
             key.check()
         self._require_provisioned()
         now = self._now()
         found = (self.items.get(key) for key in keys)
-        return Batch(tuple(item if item is not None and item.live(now) else None for item in found))
+        return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in found))
 
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         checked = check_write(self, mutations, atomic)

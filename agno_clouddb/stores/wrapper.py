@@ -30,8 +30,8 @@ class WrapperStore(Store):
     async def provision(self) -> None:
         await self.inner.provision()
 
-    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong") -> Batch:
-        return await self.inner.get(keys, consistency=consistency)
+    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
+        return await self.inner.get(keys, consistency=consistency, dead=dead)
 
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         return await self.inner.write(mutations, atomic=atomic)

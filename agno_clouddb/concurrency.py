@@ -1,0 +1,65 @@
+"""Running several calls at once, with none left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import anyio
+
+from agno_clouddb.errors import CloudDBError
+
+__all__ = ["gather", "gather_outcomes"]
+
+T = TypeVar("T")
+
+
+async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | None = None) -> list[T]:
+    """Run calls at once and return their results in order.
+
+    When one raises, the others are cancelled, waited for, and its error is raised as it is.
+
+    Args:
+        calls: functions that make the awaitables, so that none is made and never awaited.
+        limit: how many run at a time; None: all.
+    """
+    if len(calls) == 1:
+        return [await calls[0]()]
+    results: list[Any] = [None] * len(calls)
+    slots = anyio.Semaphore(limit) if limit is not None else None
+
+    async def run(position: int, call: Callable[[], Awaitable[T]]) -> None:
+        if slots is None:
+            results[position] = await call()
+        else:
+            async with slots:
+                results[position] = await call()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for position, call in enumerate(calls):
+                group.start_soon(run, position, call)
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
+    return cast("list[T]", results)
+
+
+async def gather_outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | CloudDBError]:
+    """Run calls at once; what one raises as a CloudDBError stands in its place, and the others go on."""
+
+    def outcome(call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T | CloudDBError]]:
+        async def run() -> T | CloudDBError:
+            try:
+                return await call()
+            except CloudDBError as error:
+                return error
+
+        return run
+
+    return await gather([outcome(call) for call in calls])
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One of the errors in a group; one of the library's own before any other, so that callers meet what they know."""
+    leaves = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
+    return next((error for error in leaves if not isinstance(error, CloudDBError)), leaves[0])

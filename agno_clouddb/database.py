@@ -1,0 +1,99 @@
+"""Database: one or more stores, and the repositories over them."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from agno_clouddb.errors import ConfigurationError
+from agno_clouddb.fanout.policy import Acks
+from agno_clouddb.fanout.store import FanOutStore
+from agno_clouddb.repositories.base import Connection
+from agno_clouddb.repositories.sessions import Sessions
+from agno_clouddb.stores.base import Consistency, Store
+from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.urls import StoreOptions, store_from_url
+
+__all__ = ["Database", "connect"]
+
+
+class Database:
+    """The repositories over a store. Serves any number of concurrent tasks of the event loop that opened it.
+
+    Nothing touches the network before ``open``, which ``async with`` calls.
+
+    Args:
+        store: where everything is kept; a FanOutStore for several.
+        consistency: what reads give unless a call says otherwise: ``strong`` sees every write acknowledged before
+            the call, ``eventual`` may lag and costs half the read units on DynamoDB.
+        clock: makes the version stamps.
+    """
+
+    def __init__(self, store: Store, *, consistency: Consistency = "strong", clock: HybridClock | None = None) -> None:
+        if consistency not in ("strong", "eventual"):
+            raise ConfigurationError(f"consistency is {consistency!r}, neither strong nor eventual")
+        self.store = store
+        self._connection = Connection(store, consistency, clock or HybridClock())
+        self.sessions = Sessions(self._connection)
+
+    async def open(self) -> None:
+        """Connect the store to the running event loop. Opening twice in one loop is harmless.
+
+        Raises:
+            ConfigurationError: region, project or credentials are missing or malformed.
+            StoreUnavailable: a SQLite file cannot be opened.
+            LifecycleError: it is open in another event loop.
+        """
+        await self._connection.open()
+
+    async def aclose(self) -> None:
+        """Give back all connections. Closing twice is harmless; a closed Database can be opened again."""
+        await self._connection.aclose()
+
+    async def provision(self) -> None:
+        """Create the tables and indexes that are missing, and wait until they can be used. Safe to call always.
+
+        Raises:
+            ConfigurationError: credentials do not allow it, or a table of the same name has another key.
+            StoreUnavailable, Throttled: the service does not answer.
+        """
+        await self._connection.store.provision()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def connect(
+    *stores: str | Store,
+    prefix: str = "agno_",
+    deadline: float = 10.0,
+    consistency: Consistency = "strong",
+    acks: Acks = 1,
+) -> Database:
+    """A Database over one store, or over several at once. It is opened by ``async with``, or by ``open``.
+
+    Args:
+        *stores: URLs (``dynamodb://REGION[?endpoint_url=…]``, ``firestore://PROJECT[/DATABASE]``,
+            ``sqlite:///FILE``, ``memory://``) or Stores made with a client of your own. Several make a fan-out: the
+            first is the primary. URL parameters such as ``prefix=`` go before the arguments here.
+        prefix: goes before the names of tables and collections.
+        deadline: seconds within which a call of a store ends.
+        consistency: what reads give unless a call says otherwise.
+        acks: with several stores: 1 to succeed when one has acknowledged a write, ``"all"`` to raise PartialWrite
+            unless all have.
+
+    Raises:
+        ConfigurationError: no store, an unknown scheme or parameter, or a value out of its range.
+    """
+    if not stores:
+        raise ConfigurationError("connect needs at least one URL or Store")
+    if not 0 < deadline < float("inf"):
+        raise ConfigurationError(f"deadline is {deadline!r}, not a number of seconds over 0")
+    options = StoreOptions(prefix, deadline)
+    opened = [store_from_url(each, options) if isinstance(each, str) else each for each in stores]
+    clock = HybridClock()
+    store = opened[0] if len(opened) == 1 else FanOutStore(opened, acks=acks, clock=clock)
+    return Database(store, consistency=consistency, clock=clock)

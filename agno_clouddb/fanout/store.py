@@ -1,0 +1,313 @@
+"""FanOutStore: the coordinator, a Store over several Stores.
+
+A write goes to all stores in parallel with one version; a read goes to all in parallel and is merged. When some do not
+answer, writes are acknowledged by those that do (or raise PartialWrite with ``acks="all"``), and reads give what those
+hold and say that they are degraded.
+
+Not here yet: durable hints of the writes that a store missed (their place is ``_write_all``, which knows what each
+store answered), repair of stale copies (``_merged``), reconciliation, and circuits for stores that are known to be
+down. Until then a store that missed writes catches up only as its keys are written again; merged reads are right in
+the meantime, as long as the store that has the write can be reached.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from agno_clouddb.concurrency import gather, gather_outcomes
+from agno_clouddb.errors import CloudDBError, ConfigurationError, InvalidRecord, LifecycleError, QueryNotIndexed
+from agno_clouddb.fanout import merge
+from agno_clouddb.fanout.policy import Acks, combine
+from agno_clouddb.stores.base import (
+    Batch,
+    Condition,
+    Consistency,
+    Cursor,
+    Delete,
+    Failed,
+    Item,
+    Key,
+    Limits,
+    Mutation,
+    Outcome,
+    Page,
+    Put,
+    Query,
+    Refused,
+    Store,
+    Stored,
+    check_write,
+    decide,
+    order_of,
+)
+from agno_clouddb.stores.clock import HybridClock
+
+__all__ = ["TOMBSTONE_SECONDS", "FanOutStore"]
+
+T = TypeVar("T")
+
+TOMBSTONE_SECONDS = 7 * 24 * 3600
+"""How long a tombstone is kept, in seconds."""
+
+_COUNT_PAGE = 500
+_CALLERS_FAULT = (InvalidRecord, QueryNotIndexed, LifecycleError)
+
+
+class FanOutStore(Store):
+    """Writes to all of its stores, reads from all of them and merges.
+
+    Args:
+        stores: two or more; the first is the primary, which decides writes that expect a version.
+        acks: 1: a write counts as stored when one store has it; ``"all"``: only when all have it.
+        clock: stamps what the coordinator itself writes; share the one that stamps the callers' writes.
+        now: the wall clock in seconds since the epoch; replaced in simulations.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        *,
+        acks: Acks = 1,
+        clock: HybridClock | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        if len(stores) < 2:
+            raise ConfigurationError(f"a fan-out is over two or more stores, not {len(stores)}")
+        if acks not in (1, "all"):
+            raise ConfigurationError(f'acks is {acks!r}, neither 1 nor "all"')
+        self.stores = tuple(stores)
+        self._names = _distinct([store.name for store in stores])
+        self.name = " + ".join(self._names)
+        self.limits = Limits(
+            payload_bytes=min(store.limits.payload_bytes for store in stores),
+            atomic_items=min(store.limits.atomic_items for store in stores),
+            atomic_bytes=min(store.limits.atomic_bytes for store in stores),
+        )
+        self.degraded_reads = 0
+        self._acks = acks
+        self._clock = clock or HybridClock()
+        self._now = now
+
+    async def open(self) -> None:
+        opened: list[Store] = []
+        try:
+            for store in self.stores:
+                await store.open()
+                opened.append(store)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                for store in opened:
+                    await store.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        errors = await gather_outcomes([store.aclose for store in self.stores])
+        for error in errors:
+            if isinstance(error, CloudDBError):
+                raise error
+
+    async def provision(self) -> None:
+        """Provision all stores at once; the error of one is raised when the others have come to their end."""
+        await self._ask(lambda store: store.provision(), needed=len(self.stores))
+
+    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
+        batches = await self._ask(lambda store: store.get(keys, consistency=consistency, dead=True))
+        now = int(self._now())
+        found = (merge.newest(each) for each in zip(*(batch.items for batch in batches.values()), strict=True))
+        items = tuple(item if item is not None and (dead or item.live(now)) else None for item in found)
+        return Batch(items, self._degraded(batches) or any(batch.degraded for batch in batches.values()))
+
+    async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        """Carry mutations out on all stores.
+
+        A cancelled call finishes its writes, for at most the stores' deadlines, before the cancellation goes on: so a
+        write is never on one store only because its caller went away. An atomic write is atomic on each store.
+        """
+        outcomes = {n: each for n, each in enumerate(check_write(self, mutations, atomic)) if each is not None}
+        with anyio.CancelScope(shield=True):
+            puts = await self._as_puts({n: each for n, each in enumerate(mutations) if n not in outcomes}, outcomes)
+            if atomic and any(isinstance(each, Refused | Failed) for each in outcomes.values()):
+                return tuple(outcomes.get(n, Refused("atomic")) for n in range(len(mutations)))
+            serial = {n for n, put in puts.items() if put.condition.expected is not None}
+            if atomic and serial:
+                serial = set(puts)
+            for send, group in ((self._write_all, puts.keys() - serial), (self._write_by_primary, serial)):
+                if group:
+                    order = sorted(group)
+                    answers = await send([puts[n] for n in order], atomic)
+                    outcomes.update(zip(order, answers, strict=True))
+        return tuple(outcomes[n] for n in range(len(mutations)))
+
+    async def query(
+        self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
+    ) -> Page:
+        """One page of the merged list.
+
+        All stores list in parallel. Up to where the shortest of their pages ends, a key that not every store shows is
+        looked up on those that do not: the newest version decides whether it is listed, and only at that version's
+        own place. So neither a missed delete, nor a changed field, nor an old sort value shows through.
+        """
+        items: list[Item] = []
+        degraded = False
+        while True:
+            pages = await self._ask(partial(_query, query=query, limit=limit, cursor=cursor, consistency=consistency))
+            degraded = degraded or self._degraded(pages)
+            end = merge.horizon(query, pages.values())
+            winners, complete = await self._winners(query, pages, cursor, end)
+            degraded = degraded or not complete
+            room = limit - len(items)
+            items += winners[:room]
+            if len(winners) > room or (end is not None and len(winners) == room):
+                return Page(tuple(items), query.place(items[-1]), degraded)
+            if end is None:
+                return Page(tuple(items), None, degraded)
+            cursor = end
+
+    async def count(self, query: Query) -> int:
+        """How many items the merged list has: what the stores say when they agree, else counted one by one."""
+        counts = await self._ask(lambda store: store.count(query))
+        self._degraded(counts)
+        if len(set(counts.values())) == 1:
+            return next(iter(counts.values()))
+        total, cursor = 0, None
+        while True:
+            page = await self.query(query, limit=_COUNT_PAGE, cursor=cursor)
+            total, cursor = total + len(page.items), page.cursor
+            if cursor is None:
+                return total
+
+    async def _ask(self, call: Callable[[Store], Awaitable[T]], *, needed: int = 1) -> dict[str, T]:
+        """What the stores answer, by name, without those that fail; an error when fewer than ``needed`` answer."""
+        answers = await gather_outcomes([partial(call, store) for store in self.stores])
+        errors = [each for each in answers if isinstance(each, CloudDBError)]
+        for error in errors:
+            if isinstance(error, _CALLERS_FAULT):
+                raise error
+        if len(answers) - len(errors) < needed:
+            raise errors[0]
+        return {
+            name: each for name, each in zip(self._names, answers, strict=True) if not isinstance(each, CloudDBError)
+        }
+
+    def _degraded(self, answers: Mapping[str, object]) -> bool:
+        """Whether not all stores have answered, which is counted."""
+        degraded = len(answers) < len(self.stores)
+        self.degraded_reads += degraded
+        return degraded
+
+    async def _winners(
+        self, query: Query, pages: Mapping[str, Page], after: Cursor | None, end: Cursor | None
+    ) -> tuple[list[Item], bool]:
+        """What the merged list has from ``after`` to ``end``, in order, and whether every look-up was answered."""
+        found = merge.shown(query, tuple(pages.values()), end)
+        asked = {name: merge.undecided(found, position) for position, name in enumerate(pages)}
+        stores = {name: store for name, store in zip(self._names, self.stores, strict=True) if asked.get(name)}
+        answers = await gather_outcomes([partial(store.get, asked[name], dead=True) for name, store in stores.items()])
+        complete = True
+        for name, answer in zip(stores, answers, strict=True):
+            if isinstance(answer, CloudDBError):
+                complete = False
+                continue
+            for key, item in zip(asked[name], answer.items, strict=True):
+                found[key].append(item)
+        now = int(self._now())
+        winners = [item for item in map(merge.newest, found.values()) if item is not None and query.matches(item, now)]
+        placed = [item for item in winners if query.after(item, after) and (end is None or not query.after(item, end))]
+        placed.sort(key=lambda item: order_of(query.place(item)), reverse=query.descending)
+        return placed, complete
+
+    async def _as_puts(self, mutations: Mapping[int, Mutation], outcomes: dict[int, Outcome]) -> dict[int, Put]:
+        """Mutations as puts: a delete becomes a tombstone, unless ``outcomes`` gets its refusal."""
+        deletes = {n: each for n, each in mutations.items() if isinstance(each, Delete)}
+        puts = {n: each for n, each in mutations.items() if isinstance(each, Put)}
+        if not deletes:
+            return puts
+        try:
+            batch = await self.get([each.key for each in deletes.values()], dead=True)
+        except CloudDBError as error:
+            outcomes.update(dict.fromkeys(deletes, Failed(error)))
+            return puts
+        now = int(self._now())
+        for (n, delete), found in zip(deletes.items(), batch.items, strict=True):
+            decided = decide(delete, found, now)
+            missing = isinstance(decided, Refused) and decided.reason == "absent"
+            if decided is None or (missing and batch.degraded):
+                condition = Condition(owner=delete.condition.owner)
+                puts[n] = Put(_tombstone(delete, now + TOMBSTONE_SECONDS), condition)
+            else:
+                outcomes[n] = decided
+        return puts
+
+    async def _write_all(self, puts: Sequence[Put], atomic: bool) -> list[Outcome]:
+        """Write to all stores at once."""
+        answers = await self._send(self.stores, puts, atomic)
+        outcomes: list[Outcome] = []
+        for position, put in enumerate(puts):
+            by_store = {name: answer[position] for name, answer in zip(self._names, answers, strict=True)}
+            outcome = combine(put.key, by_store, self._acks)
+            binding = isinstance(outcome, Refused) and outcome.reason not in ("older", "atomic")
+            if binding and any(isinstance(each, Stored) for each in by_store.values()):
+                await self._restore(put.key, by_store)
+            outcomes.append(outcome)
+        return outcomes
+
+    async def _write_by_primary(self, puts: Sequence[Put], atomic: bool) -> list[Outcome]:
+        """Let the primary decide, and copy what it has stored to the others."""
+        outcomes = list((await self._send(self.stores[:1], puts, atomic))[0])
+        stored = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Stored)]
+        if not stored:
+            return outcomes
+        copies = [Put(puts[position].item) for position in stored]
+        answers = await self._send(self.stores[1:], copies, atomic)
+        for number, position in enumerate(stored):
+            by_store = {self._names[0]: outcomes[position]}
+            for name, answer in zip(self._names[1:], answers, strict=True):
+                # A copy refused as older is done: a later write was there before it.
+                refused = isinstance(answer[number], Refused)
+                by_store[name] = outcomes[position] if refused else answer[number]
+            outcomes[position] = combine(puts[position].key, by_store, self._acks)
+        return outcomes
+
+    async def _send(self, stores: Sequence[Store], puts: Sequence[Put], atomic: bool) -> list[tuple[Outcome, ...]]:
+        """What each store answers to the same writes; a store that raises has failed every one of them."""
+        answers = await gather_outcomes([partial(store.write, puts, atomic=atomic) for store in stores])
+        for answer in answers:
+            if isinstance(answer, _CALLERS_FAULT):
+                raise answer
+        return [(Failed(each),) * len(puts) if isinstance(each, CloudDBError) else each for each in answers]
+
+    async def _restore(self, key: Key, by_store: Mapping[str, Outcome]) -> None:
+        """Put back what a store holds that forbade a write, which other stores that missed it have let through.
+
+        Without this a user could take over another user's record while a store lags.
+        """
+        holders = [
+            store for name, store in zip(self._names, self.stores, strict=True) if isinstance(by_store[name], Refused)
+        ]
+        batches = await gather([partial(store.get, [key], dead=True) for store in holders])
+        item = merge.newest(batch.items[0] for batch in batches)
+        if item is not None:
+            restored = replace(item, version=self._clock.stamp())
+            await self._send(self.stores, [Put(restored)], atomic=False)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names that tell the stores apart, also where two have the same."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[: position + 1].count(name)})"
+        for position, name in enumerate(names)
+    ]
+
+
+def _tombstone(delete: Delete, expires_at: int) -> Item:
+    return Item(delete.key, delete.version, expires_at=expires_at, deleted=True)
+
+
+async def _query(store: Store, *, query: Query, limit: int, cursor: Cursor | None, consistency: Consistency) -> Page:
+    return await store.query(query, limit=limit, cursor=cursor, consistency=consistency)

@@ -1,0 +1,92 @@
+"""Sessions and their runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.records.base import Record
+from agno_clouddb.stores.schema import RUNS, SESSIONS, Collection
+
+__all__ = ["MAX_NAME_BYTES", "SESSION_TYPES", "Run", "Session"]
+
+SESSION_TYPES = ("agent", "team", "workflow")
+
+MAX_NAME_BYTES = 1_000
+"""The longest session name, in bytes of UTF-8: it is kept beside the payload, where lists filter on it."""
+
+
+class Run(Record):
+    """One run of a session: what a user said and everything up to the next thing that the user said.
+
+    Args:
+        run_id: unique in its session.
+        session_id: the session; set when the run is written.
+        status: such as ``running`` or ``completed``.
+        data: the run itself, any JSON object.
+        created_at: when the run was first written; set by the library when None.
+        run_index: its place in the session, a stamp set when the run is first written and kept ever after.
+    """
+
+    collection: ClassVar[Collection] = RUNS
+
+    run_id: str
+    session_id: str | None = None
+    status: str | None = None
+    data: dict[str, Any] | None = None
+    created_at: datetime | None = None
+    run_index: str | None = None
+
+
+class Session(Record):
+    """A conversation with an agent, team or workflow. Its runs are stored one by one beside it.
+
+    Args:
+        session_id: unique in the database.
+        session_type: ``agent``, ``team`` or ``workflow``.
+        component_id: the id of that agent, team or workflow.
+        user_id: the owner; None: nobody's.
+        session_data: any JSON object; its ``session_name`` is the name that lists filter on.
+        metadata: any JSON object.
+        summary: any JSON object.
+        runs: those that were asked for, oldest first.
+        created_at: when the session was first written; set by the library when None.
+        updated_at: when the session was last written; set by the library.
+        generation: the version of the session's first write. Runs written before it belong to an earlier session of
+            the same id.
+        degraded: True on a result that was read without one of the stores of a fan-out; never stored.
+    """
+
+    collection: ClassVar[Collection] = SESSIONS
+    unstored: ClassVar[frozenset[str]] = frozenset({"runs", "degraded"})
+
+    session_id: str
+    session_type: str = "agent"
+    component_id: str | None = None
+    user_id: str | None = None
+    session_data: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None
+    runs: list[Run] = Field(default_factory=list)
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    generation: str | None = None
+    degraded: bool = Field(default=False, exclude=True)
+
+    @property
+    def name(self) -> str | None:
+        """The session's name, ``session_data["session_name"]``."""
+        name = (self.session_data or {}).get("session_name")
+        return name if isinstance(name, str) else None
+
+    def derived_fields(self) -> dict[str, str]:
+        if self.session_type not in SESSION_TYPES:
+            raise InvalidRecord("session_type", f"is {self.session_type!r}, not one of {', '.join(SESSION_TYPES)}")
+        if self.name is None:
+            return {}
+        if len(self.name.encode(errors="replace")) > MAX_NAME_BYTES:
+            raise InvalidRecord("session_data.session_name", f"is over the limit of {MAX_NAME_BYTES} bytes")
+        return {"session_name": self.name}

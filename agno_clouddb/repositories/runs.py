@@ -1,0 +1,184 @@
+"""The runs of a session: one item each, ordered by the stamp of their first write.
+
+A run belongs to its session only when it was written after the session's first write (its generation). So a session
+id used again never shows the runs of the session that had the id before, even when the deletion of these did not come
+to its end.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import UTC, datetime
+
+from agno_clouddb.records.sessions import Run
+from agno_clouddb.repositories.base import Connection, Repository
+from agno_clouddb.stores.base import Condition, Consistency, Delete, Item, Key, Page, Put, Query, Refused
+
+__all__ = ["RUNS_PAGE", "Runs", "run_key", "runs_query", "session_key"]
+
+RUNS_PAGE = 500
+"""The most runs that are read at once."""
+
+_KNOWN_SESSIONS = 10_000
+_NOBODY = ""
+
+
+class Runs(Repository):
+    """What ``db.sessions`` does with runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        # The owners of sessions known to exist, so that appending a run need not read the session's header first.
+        self._owners: OrderedDict[str, str] = OrderedDict()
+
+    async def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
+        """Add a run to the end of a session, in one request; the header is not touched.
+
+        A run of the same ``run_id`` is replaced and keeps its place, so that the call can be repeated safely.
+
+        Args:
+            session_id: the session, which must exist. A session that this Database has not met yet is looked up
+                first, which costs one more request.
+            run: what to write; its ``run_index`` is set by the call.
+            user_id: only when the session belongs to this user, as this Database last saw it.
+
+        Returns:
+            What is stored, with its version and its place.
+
+        Raises:
+            InvalidRecord, RecordTooLarge: as in ``upsert``; nothing was written.
+            RecordNotFound: there is no such session.
+            NotOwner: the session belongs to another user.
+            PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
+        """
+        key = run_key(session_id, run.run_id)
+        await self._require_session(session_id, user_id)
+        created_at = run.created_at or datetime.now(UTC)
+        run = run.model_copy(update={"session_id": session_id, "created_at": created_at})
+
+        def first(version: str) -> Put:
+            return Put(run.model_copy(update={"run_index": version}).to_item(key, version), Condition(absent=True))
+
+        outcome = await self._write(first)
+        if isinstance(outcome, Refused):
+            if outcome.reason != "exists":
+                self._raise_refused(key, outcome)
+            return await self._put_run(key, run.model_copy(update={"run_index": outcome.fields["run_index"]}))
+        return run.model_copy(update={"run_index": outcome.version, "version": outcome.version})
+
+    async def upsert_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
+        """Write a run: a stored one is replaced and keeps its place, a new one goes to the end of the session.
+
+        One request for a run that was read or returned by this library, as ``append_run`` otherwise.
+        Arguments, result and errors are those of ``append_run``.
+        """
+        if run.version is None or run.run_index is None or run.session_id != session_id:
+            return await self.append_run(session_id, run, user_id=user_id)
+        key = run_key(session_id, run.run_id)
+        await self._require_session(session_id, user_id)
+        return await self._put_run(key, run)
+
+    async def get_run(
+        self, session_id: str, run_id: str, *, user_id: str | None = None, consistency: Consistency | None = None
+    ) -> Run | None:
+        """One run of a session, in one round trip.
+
+        Args:
+            session_id: the session.
+            run_id: the run.
+            user_id: only when the session belongs to this user.
+            consistency: as in ``get``.
+
+        Returns:
+            None when there is no such run, or the session is not there or not this user's.
+
+        Raises:
+            InvalidRecord, NotProvisioned, Throttled, StoreUnavailable: as in ``get``.
+        """
+        keys = [session_key(session_id), run_key(session_id, run_id)]
+        header, run = (await self._store.get(keys, consistency=consistency or self._connection.consistency)).items
+        if header is None or run is None or (user_id is not None and header.owner != user_id):
+            return None
+        self._remember(header)
+        return Run.from_item(run) if belongs(run, header) else None
+
+    async def _visible_runs(
+        self, header: Item, page: Page, wanted: int | None, consistency: Consistency
+    ) -> tuple[list[Item], bool]:
+        """The newest runs of a session, newest first, and whether a store did not answer."""
+        query = runs_query(header.key.id)
+        found = [item for item in page.items if belongs(item, header)]
+        degraded = page.degraded
+        while page.cursor is not None and (wanted is None or len(found) < wanted):
+            size = RUNS_PAGE if wanted is None else min(wanted - len(found), RUNS_PAGE)
+            page = await self._store.query(query, limit=size, cursor=page.cursor, consistency=consistency)
+            found += [item for item in page.items if belongs(item, header)]
+            degraded = degraded or page.degraded
+        for item in found:
+            self._clock.observe(item.version)
+        return found[:wanted], degraded
+
+    async def _put_run(self, key: Key, run: Run) -> Run:
+        outcome = await self._write(lambda version: Put(run.to_item(key, version)))
+        if isinstance(outcome, Refused):
+            self._raise_refused(key, outcome)
+        return run.model_copy(update={"version": outcome.version})
+
+    async def _delete_runs(self, session_id: str, before: str | None) -> None:
+        """Delete the runs written before ``before``: later ones belong to a session made anew since."""
+        query, cursor = runs_query(session_id), None
+        version = before or self._clock.stamp()
+        while True:
+            page = await self._store.query(query, limit=RUNS_PAGE, cursor=cursor)
+            for outcome in await self._store.write([Delete(item.key, version) for item in page.items]):
+                self._seen(outcome)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _require_session(self, session_id: str, user_id: str | None) -> None:
+        """Raise unless the session exists and belongs to ``user_id``; look it up when it is not known."""
+        key = session_key(session_id)
+        owner = self._owners.get(session_id)
+        if owner is not None and user_id in (None, owner):
+            return
+        header = (await self._store.get([key])).items[0]
+        if header is None:
+            raise self._not_found(key)
+        if user_id is not None and header.owner != user_id:
+            raise self._not_owner(key)
+        self._remember(header)
+
+    def _remember(self, header: Item) -> None:
+        self._clock.observe(header.version)
+        self._know(header.key.id, header.owner)
+
+    def _know(self, session_id: str, owner: str | None) -> None:
+        self._owners[session_id] = owner or _NOBODY
+        self._owners.move_to_end(session_id)
+        if len(self._owners) > _KNOWN_SESSIONS:
+            self._owners.popitem(last=False)
+
+
+def session_key(session_id: str) -> Key:
+    """The key of a session's header. Raises InvalidRecord when ``session_id`` is no valid id."""
+    key = Key("sessions", session_id)
+    key.check()
+    return key
+
+
+def run_key(session_id: str, run_id: str) -> Key:
+    """The key of a run. Raises InvalidRecord when an id is not valid."""
+    key = Key("runs", run_id, session_id)
+    key.check()
+    return key
+
+
+def runs_query(session_id: str) -> Query:
+    """The runs of a session, newest first."""
+    return Query("runs", parent=session_id, sort="run_index", descending=True)
+
+
+def belongs(run: Item, header: Item) -> bool:
+    """Whether a run is of this session and not of an earlier one of the same id."""
+    return run.version > header.fields.get("generation", "")
