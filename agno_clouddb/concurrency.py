@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -9,7 +10,7 @@ import anyio
 
 from agno_clouddb.errors import CloudDBError
 
-__all__ = ["gather", "gather_outcomes"]
+__all__ = ["gather", "gather_outcomes", "uninterrupted"]
 
 T = TypeVar("T")
 
@@ -59,7 +60,27 @@ async def gather_outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T
     return await gather([outcome(call) for call in calls])
 
 
+async def uninterrupted(call: Callable[[], Awaitable[T]]) -> T:
+    """Run a call to its end even when the caller is cancelled meanwhile; the cancellation goes on after it.
+
+    A shielded scope holds off a cancelled scope around the caller, but not a cancelled task: hence a task of its own.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        task = asyncio.ensure_future(call())
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # marked as seen: the cancellation takes precedence
+        raise cancelled
+    return task.result()
+
+
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One of the errors in a group; one of the library's own before any other, so that callers meet what they know."""
+    """One of the errors in a group; an unexpected one before the library's own, so that a bug does not hide."""
     leaves = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
     return next((error for error in leaves if not isinstance(error, CloudDBError)), leaves[0])

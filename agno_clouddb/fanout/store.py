@@ -18,9 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-import anyio
-
-from agno_clouddb.concurrency import gather, gather_outcomes
+from agno_clouddb.concurrency import gather, gather_outcomes, uninterrupted
 from agno_clouddb.errors import CloudDBError, ConfigurationError, InvalidRecord, LifecycleError, QueryNotIndexed
 from agno_clouddb.fanout import merge
 from agno_clouddb.fanout.policy import Acks, combine
@@ -101,9 +99,7 @@ class FanOutStore(Store):
                 await store.open()
                 opened.append(store)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                for store in opened:
-                    await store.aclose()
+            await uninterrupted(partial(gather_outcomes, [store.aclose for store in opened]))
             raise
 
     async def aclose(self) -> None:
@@ -130,19 +126,7 @@ class FanOutStore(Store):
         write is never on one store only because its caller went away. An atomic write is atomic on each store.
         """
         outcomes = {n: each for n, each in enumerate(check_write(self, mutations, atomic)) if each is not None}
-        with anyio.CancelScope(shield=True):
-            puts = await self._as_puts({n: each for n, each in enumerate(mutations) if n not in outcomes}, outcomes)
-            if atomic and any(isinstance(each, Refused | Failed) for each in outcomes.values()):
-                return tuple(outcomes.get(n, Refused("atomic")) for n in range(len(mutations)))
-            serial = {n for n, put in puts.items() if put.condition.expected is not None}
-            if atomic and serial:
-                serial = set(puts)
-            for send, group in ((self._write_all, puts.keys() - serial), (self._write_by_primary, serial)):
-                if group:
-                    order = sorted(group)
-                    answers = await send([puts[n] for n in order], atomic)
-                    outcomes.update(zip(order, answers, strict=True))
-        return tuple(outcomes[n] for n in range(len(mutations)))
+        return await uninterrupted(lambda: self._carry_out(mutations, outcomes, atomic))
 
     async def query(
         self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
@@ -170,7 +154,10 @@ class FanOutStore(Store):
             cursor = end
 
     async def count(self, query: Query) -> int:
-        """How many items the merged list has: what the stores say when they agree, else counted one by one."""
+        """How many items the merged list has: what the stores say when they agree, else counted one by one.
+
+        Stores which missed different writes may agree on the number by chance; the merged list is right all the same.
+        """
         counts = await self._ask(lambda store: store.count(query))
         self._degraded(counts)
         if len(set(counts.values())) == 1:
@@ -222,6 +209,23 @@ class FanOutStore(Store):
         placed.sort(key=lambda item: order_of(query.place(item)), reverse=query.descending)
         return placed, complete
 
+    async def _carry_out(
+        self, mutations: Sequence[Mutation], outcomes: dict[int, Outcome], atomic: bool
+    ) -> tuple[Outcome, ...]:
+        """Add the outcomes of the mutations that have none yet."""
+        puts = await self._as_puts({n: each for n, each in enumerate(mutations) if n not in outcomes}, outcomes)
+        if atomic and any(isinstance(each, Refused | Failed) for each in outcomes.values()):
+            return tuple(outcomes.get(n, Refused("atomic")) for n in range(len(mutations)))
+        serial = {n for n, put in puts.items() if put.condition.expected is not None}
+        if atomic and serial:
+            serial = set(puts)
+        for send, group in ((self._write_all, puts.keys() - serial), (self._write_by_primary, serial)):
+            if group:
+                order = sorted(group)
+                answers = await send([puts[n] for n in order], atomic)
+                outcomes.update(zip(order, answers, strict=True))
+        return tuple(outcomes[n] for n in range(len(mutations)))
+
     async def _as_puts(self, mutations: Mapping[int, Mutation], outcomes: dict[int, Outcome]) -> dict[int, Put]:
         """Mutations as puts: a delete becomes a tombstone, unless ``outcomes`` gets its refusal."""
         deletes = {n: each for n, each in mutations.items() if isinstance(each, Delete)}
@@ -253,7 +257,7 @@ class FanOutStore(Store):
             outcome = combine(put.key, by_store, self._acks)
             binding = isinstance(outcome, Refused) and outcome.reason not in ("older", "atomic")
             if binding and any(isinstance(each, Stored) for each in by_store.values()):
-                await self._restore(put.key, by_store)
+                await self._restore(put, by_store)
             outcomes.append(outcome)
         return outcomes
 
@@ -282,7 +286,7 @@ class FanOutStore(Store):
                 raise answer
         return [(Failed(each),) * len(puts) if isinstance(each, CloudDBError) else each for each in answers]
 
-    async def _restore(self, key: Key, by_store: Mapping[str, Outcome]) -> None:
+    async def _restore(self, refused: Put, by_store: Mapping[str, Outcome]) -> None:
         """Put back what a store holds that forbade a write, which other stores that missed it have let through.
 
         Without this a user could take over another user's record while a store lags.
@@ -290,9 +294,10 @@ class FanOutStore(Store):
         holders = [
             store for name, store in zip(self._names, self.stores, strict=True) if isinstance(by_store[name], Refused)
         ]
-        batches = await gather([partial(store.get, [key], dead=True) for store in holders])
+        batches = await gather([partial(store.get, [refused.key], dead=True) for store in holders])
         item = merge.newest(batch.items[0] for batch in batches)
         if item is not None:
+            self._clock.observe(max(item.version, refused.version))
             restored = replace(item, version=self._clock.stamp())
             await self._send(self.stores, [Put(restored)], atomic=False)
 

@@ -1,0 +1,49 @@
+"""Databases over every store, alone and in a fan-out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agno_clouddb import Database, connect
+
+_SINGLE = ("memory", "sqlite", "moto", "dynamodb_local", "firestore")
+
+
+@pytest.fixture
+def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, ...]:
+    """The URLs that a Database is opened over, from the parameter of the test: engine names joined by ``+``."""
+    prefix = f"prefix=t{secrets.token_hex(6)}_"
+    found = []
+    for position, name in enumerate(request.param.split("+")):
+        if name == "memory":
+            found.append(f"memory://{position}")
+        elif name == "sqlite":
+            found.append(f"sqlite:///{tmp_path / f'{position}.sqlite'}?{prefix}")
+        else:
+            found.append(f"{request.getfixturevalue(f'{name}_url')}&{prefix}")
+    return tuple(found)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "urls" in metafunc.fixturenames:
+        combinations = (*_SINGLE, "memory+memory", "dynamodb_local+firestore")
+        metafunc.parametrize(
+            "urls",
+            [
+                pytest.param(each, id=each, marks=[getattr(pytest.mark, name) for name in set(each.split("+"))])
+                for each in combinations
+            ],
+            indirect=True,
+        )
+
+
+@pytest.fixture
+async def db(urls: tuple[str, ...]) -> AsyncIterator[Database]:
+    """A provisioned Database over each store in turn, and over fan-outs."""
+    async with connect(*urls) as database:
+        await database.provision()
+        yield database
