@@ -1,0 +1,151 @@
+"""The tables of SQLiteStore: one a collection, its columns, indexes and statements, all derived from schema.py."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from agno_clouddb.stores.base import Cursor, Item, Key, Query
+from agno_clouddb.stores.schema import SHARD, Collection, Index
+
+__all__ = ["Table", "add_functions"]
+
+_COLUMNS = {
+    "parent": "TEXT NOT NULL DEFAULT ''",  # no id is empty, so '' says that there is none and can be in the key
+    "id": "TEXT NOT NULL",
+    "version": "TEXT NOT NULL",
+    "expires_at": "INTEGER",
+    "deleted": "INTEGER NOT NULL DEFAULT 0",
+}
+_DATA = "data"  # the last column, so that the others are read without following a payload's overflow pages
+_CONTAINS = "agno_clouddb_contains"
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Register what the statements call, SQLite's own LIKE knowing no case but that of ASCII."""
+    connection.create_function(_CONTAINS, 2, _contains, deterministic=True)
+
+
+def _contains(value: str | None, folded: str) -> bool:
+    return folded in (value or "").casefold()
+
+
+def _quoted(name: str) -> str:
+    # In double quotes SQLite would take a column that is missing for a text (https://www.sqlite.org/quirks.html).
+    return "`" + name.replace("`", "``") + "`"
+
+
+class Table:
+    """Statements for one collection.
+
+    Args:
+        declared: the collection.
+        prefix: goes before the names of the table and its indexes.
+    """
+
+    def __init__(self, declared: Collection, prefix: str) -> None:
+        self._declared = declared
+        self._prefix = prefix
+        self._name = name = _quoted(prefix + declared.name)
+        heads = [_quoted(each) for each in (*_COLUMNS, *declared.fields)]
+        head, columns = ", ".join(heads), ", ".join([*heads, _DATA])
+        updates = ", ".join(f"{each} = excluded.{each}" for each in [*heads, _DATA])
+        self._columns = columns
+        self.get = f"SELECT {columns} FROM {name} WHERE parent = ? AND id = ?"
+        self.get_head = f"SELECT {head}, '' FROM {name} WHERE parent = ? AND id = ?"
+        self.put = (
+            f"INSERT INTO {name} ({columns}) VALUES ({', '.join('?' * (len(heads) + 1))}) "
+            f"ON CONFLICT (parent, id) DO UPDATE SET {updates}"
+        )
+        self.delete = f"DELETE FROM {name} WHERE parent = ? AND id = ?"
+
+    def provision(self, connection: sqlite3.Connection, expired_before: int) -> None:
+        """Create what is missing, and remove what expired before a time in seconds since the epoch."""
+        columns = _COLUMNS | dict.fromkeys(self._declared.fields, "TEXT") | {_DATA: ""}
+        definitions = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns.items())
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {self._name} ({definitions}, PRIMARY KEY (parent, id))")
+        present = {row[1] for row in connection.execute(f"PRAGMA table_info({self._name})")}
+        for field in self._declared.fields:
+            if field not in present:
+                connection.execute(f"ALTER TABLE {self._name} ADD COLUMN {_quoted(field)} TEXT")
+        for index in self._declared.indexes:
+            connection.execute(
+                f"CREATE INDEX IF NOT EXISTS {self._index_name(index.name)} ON {self._name} "
+                f"({', '.join([*self._partition(index), _quoted(index.sort), 'id'])}) WHERE {_listed(index.sort)}"
+            )
+        connection.execute(
+            f"CREATE INDEX IF NOT EXISTS {self._index_name('expires_at-index')} ON {self._name} (expires_at) "
+            "WHERE expires_at IS NOT NULL"
+        )
+        connection.execute(f"DELETE FROM {self._name} WHERE expires_at < ?", [expired_before])
+
+    def page(self, query: Query, now: int, cursor: Cursor | None, limit: int) -> tuple[str, list[str | int]]:
+        """The statement, with its parameters, for a page of at most ``limit`` items."""
+        where, parameters = self._where(query, now)
+        direction, follows = ("DESC", "<") if query.descending else ("ASC", ">")
+        sort = _quoted(query.sort)
+        if cursor is not None:
+            where += f" AND ({sort}, id) {follows} (?, ?)"
+            parameters += [cursor.value, cursor.id]
+        order = f"ORDER BY {sort} {direction}, id {direction} LIMIT ?"
+        return f"SELECT {self._columns} {self._from(query)} WHERE {where} {order}", [*parameters, limit]
+
+    def count(self, query: Query, now: int) -> tuple[str, list[str | int]]:
+        """The statement, with its parameters, for the number of items that a query lists."""
+        where, parameters = self._where(query, now)
+        return f"SELECT count(*) {self._from(query)} WHERE {where}", parameters
+
+    def row(self, item: Item) -> list[object]:
+        """The parameters of ``put``."""
+        fields = [item.fields.get(name) for name in self._declared.fields]
+        return [*self.key(item.key), item.version, item.expires_at, int(item.deleted), *fields, item.data]
+
+    def key(self, key: Key) -> tuple[str, str]:
+        """The parameters of ``get``, ``get_head`` and ``delete``."""
+        return (key.parent or "", key.id)
+
+    def item(self, row: Sequence[Any]) -> Item:
+        """The item in a row of ``get``, ``get_head`` or ``page``."""
+        parent, name, version, expires_at, deleted, *fields, data = row
+        present = {
+            field: value for field, value in zip(self._declared.fields, fields, strict=True) if value is not None
+        }
+        return Item(Key(self._declared.name, name, parent or None), version, present, data, expires_at, bool(deleted))
+
+    def _from(self, query: Query) -> str:
+        # Naming the index makes a missing one an error, where SQLite would else scan the table without a word.
+        return f"FROM {self._name} INDEXED BY {self._index_name(query.index.name)}"
+
+    def _where(self, query: Query, now: int) -> tuple[str, list[str | int]]:
+        terms = [_listed(query.sort), "(expires_at IS NULL OR expires_at > ?)"]
+        parameters: list[str | int] = [now]
+        if query.parent is not None:
+            terms.append("parent = ?")
+            parameters.append(query.parent)
+        for name, value in query.equals.items():
+            terms.append(f"{_quoted(name)} = ?")
+            parameters.append(value)
+        for each in query.ranges:
+            terms.append(f"{_quoted(each.field)} IS NOT NULL")
+            for comparison, bound in ((">=", each.low), ("<", each.high)):
+                if bound is not None:
+                    terms.append(f"{_quoted(each.field)} {comparison} ?")
+                    parameters.append(bound)
+        for name, text in query.contains.items():
+            terms.append(f"{_CONTAINS}({_quoted(name)}, ?)")
+            parameters.append(text.casefold())
+        return " AND ".join(terms), parameters
+
+    def _index_name(self, name: str) -> str:
+        return _quoted(f"{self._prefix}{self._declared.name}-{name}")
+
+    def _partition(self, index: Index) -> list[str]:
+        if index.partition == SHARD:
+            return []
+        return ["parent" if index.partition == self._declared.parent_field else _quoted(index.partition)]
+
+
+def _listed(sort: str) -> str:
+    """What an index's items have in common; a query that says it word for word may use the index."""
+    return f"{_quoted(sort)} IS NOT NULL AND deleted = 0"

@@ -1,0 +1,471 @@
+"""SQLiteStore: held against the reference model, shared by tasks and processes, and never left half written."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agno_clouddb.errors import CloudDBError, ConfigurationError, LifecycleError, NotProvisioned, StoreUnavailable
+from agno_clouddb.stores.base import Condition, Delete, Failed, Item, Key, Mutation, Put, Query, Range, Refused, Stored
+from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.memory import MemoryStore
+from agno_clouddb.stores.schema import COLLECTIONS, SHARD, Collection, Index
+from agno_clouddb.stores.sqlite import SQLiteStore
+from agno_clouddb.stores.sqlite_tables import Table, add_functions
+
+pytestmark = pytest.mark.sqlite
+
+COUNTER = Key("sessions", "counter")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SQLiteStore]:
+    async with SQLiteStore(path, prefix="t_") as opened:
+        await opened.provision()
+        yield opened
+
+
+@pytest.fixture
+def locked(path: Path, store: SQLiteStore) -> Iterator[sqlite3.Connection]:
+    """Another program's connection, in the middle of a write."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+def put(name: str, version: str, **fields: str) -> Put:
+    return Put(Item(Key("sessions", name), version, fields, f"data of {version}"))
+
+
+async def count_up(store: SQLiteStore, times: int) -> None:
+    """Add to the counter by optimistic updates."""
+    clock = HybridClock()
+    for _ in range(times):
+        outcome: object = None
+        while not isinstance(outcome, Stored):
+            (found,) = (await store.get([COUNTER])).items
+            if found is not None:
+                clock.observe(found.version)
+            condition = Condition(absent=True) if found is None else Condition(expected=found.version)
+            number = int(str(found.data)) + 1 if found is not None else 1
+            (outcome,) = await store.write([Put(Item(COUNTER, clock.stamp(), {}, str(number)), condition)])
+            assert not isinstance(outcome, Failed), outcome.error
+
+
+async def on_the_writer(store: SQLiteStore, function: Callable[[sqlite3.Connection], None]) -> None:
+    """Tamper with the connection that writes."""
+    writer = store._writer
+    assert writer is not None
+    await writer.run(lambda: function(writer.raw))
+
+
+async def counted(store: SQLiteStore) -> int:
+    (item,) = (await store.get([COUNTER])).items
+    assert item is not None
+    return int(str(item.data))
+
+
+def count_in_a_process(path: Path, times: int) -> None:
+    async def main() -> None:
+        async with SQLiteStore(path, prefix="t_", deadline=60) as store:
+            await store.provision()
+            await count_up(store, times)
+
+    asyncio.run(main())
+
+
+class TestAgainstTheModel:
+    """The same random calls on SQLiteStore and MemoryStore have the same answers."""
+
+    @pytest.mark.parametrize("seed", range(12))
+    async def test_random_calls(self, path: Path, seed: int) -> None:
+        calls = random.Random(seed)
+        now = [1_000]
+        model = MemoryStore(now=lambda: now[0])
+        async with SQLiteStore(path, now=lambda: now[0]) as store, model:
+            for each in (store, model):
+                await each.provision()
+            for _ in range(120):
+                now[0] += calls.choice((0, 0, 1))
+                mutations, atomic = random_mutations(calls, now[0]), calls.random() < 0.5
+                assert await store.write(mutations, atomic=atomic) == await model.write(mutations, atomic=atomic)
+                keys = [random_key(calls) for _ in range(calls.randrange(5))]
+                dead = calls.random() < 0.3
+                assert await store.get(keys, dead=dead) == await model.get(keys, dead=dead)
+                query = random_query(calls)
+                assert await store.count(query) == await model.count(query)
+                await compare_pages(store, model, query, limit=calls.randrange(1, 5))
+
+
+async def compare_pages(store: SQLiteStore, model: MemoryStore, query: Query, limit: int) -> None:
+    cursor = None
+    while True:
+        page = await store.query(query, limit=limit, cursor=cursor)
+        assert page == await model.query(query, limit=limit, cursor=cursor)
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+_TEXTS = ("a", "A", "z", "é", "～", "\U0001f600", "a'\"%_b", "Straße", "STRASSE")
+
+
+def random_key(calls: random.Random) -> Key:
+    if calls.random() < 0.4:
+        return Key("runs", calls.choice(_TEXTS), calls.choice(_TEXTS[:3]))
+    return Key("sessions", calls.choice(_TEXTS))
+
+
+def random_item(calls: random.Random, now: int) -> Item:
+    key = random_key(calls)
+    deleted = calls.random() < 0.1
+    names = COLLECTIONS[key.collection].fields
+    fields = {} if deleted else {name: calls.choice(_TEXTS) for name in names if calls.random() < 0.7}
+    expires_at = now + calls.randrange(-1, 4) if calls.random() < 0.3 else None
+    data = calls.choice(("", "text", "\0\n", b"", b"\0\xff"))
+    return Item(key, random_version(calls), fields, "" if deleted else data, expires_at, deleted)
+
+
+def random_version(calls: random.Random) -> str:
+    return f"{calls.randrange(50):012x}-0000-000000000000"
+
+
+def random_mutations(calls: random.Random, now: int) -> list[Mutation]:
+    mutations: dict[Key, Mutation] = {}
+    for _ in range(calls.randrange(1, 4)):
+        condition = Condition(
+            absent=calls.random() < 0.2,
+            expected=random_version(calls) if calls.random() < 0.2 else None,
+            owner=calls.choice(_TEXTS[:3]) if calls.random() < 0.2 else None,
+        )
+        item = random_item(calls, now)
+        put = Put(item, condition)
+        mutations[item.key] = Delete(item.key, item.version, condition) if calls.random() < 0.3 else put
+    return list(mutations.values())
+
+
+def random_query(calls: random.Random) -> Query:
+    declared = calls.choice(list(COLLECTIONS.values()))
+    index = calls.choice(declared.indexes)
+    equals = {index.partition: calls.choice(_TEXTS[:4])} if index.partition in declared.fields else {}
+    low, high = (calls.choice((None, *_TEXTS)) for _ in range(2))
+    return Query(
+        declared.name,
+        index.sort,
+        descending=calls.random() < 0.5,
+        parent=calls.choice(_TEXTS[:3]) if declared.parent_field else None,
+        equals=equals,
+        ranges=(Range(calls.choice(declared.fields), low, high),) if calls.random() < 0.4 else (),
+        contains={calls.choice(declared.fields): calls.choice(("", "a", "É", "ss", "%"))}
+        if calls.random() < 0.4
+        else {},
+    )
+
+
+class TestTogether:
+    """Tasks and processes share a file, and no update is lost."""
+
+    async def test_sixteen_tasks_update_one_item(self, store: SQLiteStore) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(16):
+                tasks.create_task(count_up(store, 5))
+        assert await counted(store) == 80
+
+    async def test_several_processes_create_the_file_and_update_one_item(self, path: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        processes = [context.Process(target=count_in_a_process, args=(path, 20)) for _ in range(4)]
+        for each in processes:
+            each.start()
+        for each in processes:
+            await asyncio.to_thread(each.join)
+        assert [each.exitcode for each in processes] == [0] * 4
+        async with SQLiteStore(path, prefix="t_") as store:
+            assert await counted(store) == 80
+
+    async def test_stores_provision_at_once(self, path: Path) -> None:
+        stores = [SQLiteStore(path) for _ in range(8)]
+        await asyncio.gather(*(each.open() for each in stores))
+        await asyncio.gather(*(each.provision() for each in stores))
+        assert await stores[0].write([put("a", "1")]) == (Stored("1"),)
+        await asyncio.gather(*(each.aclose() for each in stores))
+
+    async def test_prefixes_keep_stores_in_one_file_apart(self, path: Path, store: SQLiteStore) -> None:
+        async with SQLiteStore(path, prefix="other_") as other:
+            await other.provision()
+            await store.write([put("a", "1", created_at="1")])
+            assert (await other.get([Key("sessions", "a")])).items == (None,)
+            assert await other.count(Query("sessions", "created_at")) == 0
+
+
+class TestCancelled:
+    """A cancelled call has been carried out as a whole or not at all, and the store can be used."""
+
+    async def test_at_any_moment(self, store: SQLiteStore) -> None:
+        for moment in range(60):
+            pair = [put(f"{moment}-{side}", "1", created_at="1") for side in "ab"]
+            task = asyncio.create_task(store.write(pair))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            first, second = (await store.get([each.key for each in pair])).items
+            # The read may have been quicker than a commit under way; the next write waits for that.
+            await store.write([put("next", f"{moment:03}")])
+            first, second = (await store.get([each.key for each in pair])).items
+            assert (first is None) == (second is None)
+        assert await store.count(Query("sessions", "created_at")) % 2 == 0
+
+    async def test_while_it_waits_for_a_lock(self, store: SQLiteStore, locked: sqlite3.Connection) -> None:
+        task = asyncio.create_task(store.write([put("cancelled", "1")]))
+        done, _ = await asyncio.wait([task], timeout=0.3)
+        assert not done
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        locked.execute("ROLLBACK")
+        assert await store.write([put("next", "1")]) == (Stored("1"),)
+        assert (await store.get([Key("sessions", "cancelled")])).items == (None,)
+
+    async def test_calls_under_way_end_before_the_store_closes(self, path: Path) -> None:
+        store = SQLiteStore(path)
+        await store.open()
+        await store.provision()
+        task = asyncio.create_task(store.write([put("a", "1")]))
+        await asyncio.sleep(0)
+        await store.aclose()
+        assert await task == (Stored("1"),)
+
+
+class TestLocked:
+    """Another program holds the file's write lock."""
+
+    async def test_a_write_fails_at_the_deadline_without_effect(self, path: Path, locked: sqlite3.Connection) -> None:
+        async with SQLiteStore(path, prefix="t_", deadline=0.3) as hasty:
+            writes = [hasty.write([put(name, "1")]) for name in "abc"]
+            for (outcome,) in await asyncio.gather(*writes):
+                assert isinstance(outcome, Failed)
+                assert isinstance(outcome.error, StoreUnavailable)
+                assert not outcome.applied
+            locked.execute("ROLLBACK")
+            assert (await hasty.get([Key("sessions", name) for name in "abc"])).items == (None,) * 3
+            assert await hasty.write([put("a", "1")]) == (Stored("1"),)
+
+    async def test_a_write_waits_for_the_lock(self, store: SQLiteStore, locked: sqlite3.Connection) -> None:
+        task = asyncio.create_task(store.write([put("a", "1")]))
+        done, _ = await asyncio.wait([task], timeout=0.3)
+        assert not done
+        locked.execute("ROLLBACK")
+        assert await task == (Stored("1"),)
+
+    async def test_reads_go_on(self, store: SQLiteStore, locked: sqlite3.Connection) -> None:
+        task = asyncio.create_task(store.write([put("a", "1")]))
+        assert await store.count(Query("sessions", "created_at")) == 0
+        assert (await store.get([Key("sessions", "a")])).items == (None,)
+        assert not task.done()
+        locked.execute("ROLLBACK")
+        await task
+
+
+class TestFaults:
+    async def test_a_full_disk_fails_all_without_effect(self, store: SQLiteStore) -> None:
+        await on_the_writer(store, lambda raw: raw.execute("PRAGMA max_page_count = 1").close())
+        big = Put(Item(Key("sessions", "big"), "1", {}, b"x" * 1_000_000))
+        outcomes = await store.write([put("small", "1"), big])
+        for outcome in outcomes:
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, StoreUnavailable)
+            assert "full" in str(outcome.error)
+            assert not outcome.applied
+        assert (await store.get([Key("sessions", "small"), big.key])).items == (None, None)
+
+    async def test_a_commit_without_answer_may_have_been_applied(self, store: SQLiteStore) -> None:
+        def deny_commits(action: int, what: str | None, *_: str | None) -> int:
+            return sqlite3.SQLITE_DENY if (action, what) == (22, "COMMIT") else sqlite3.SQLITE_OK
+
+        await on_the_writer(store, lambda raw: raw.set_authorizer(deny_commits))
+        (outcome,) = await store.write([put("a", "1")])
+        assert isinstance(outcome, Failed)
+        assert outcome.applied
+        await on_the_writer(store, lambda raw: raw.set_authorizer(None))
+        assert await store.write([put("b", "1")]) == (Stored("1"),)
+
+    async def test_a_slow_query_is_interrupted_at_the_deadline(self, path: Path) -> None:
+        slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n"
+        async with SQLiteStore(path, deadline=0.2) as store:
+            await store.provision()
+            with pytest.raises(StoreUnavailable, match=r"within 0\.2 seconds") as caught:
+                await store._run(store._open()[0], "BEGIN", lambda raw: raw.execute(slow).fetchone())
+            assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+            assert await store.count(Query("sessions", "created_at")) == 0
+
+    async def test_a_missing_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreUnavailable, match="unable to open"):
+            await SQLiteStore(tmp_path / "none" / "store.sqlite").open()
+
+    async def test_a_file_of_another_kind(self, path: Path) -> None:
+        await asyncio.to_thread(path.write_text, "no database at all " * 100)
+        with pytest.raises(ConfigurationError, match="not an SQLite database"):
+            await SQLiteStore(path).open()
+
+    async def test_a_file_that_orders_text_otherwise(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA encoding = 'UTF-16le'")
+            other.execute("CREATE TABLE some (thing)")
+        with pytest.raises(ConfigurationError, match="UTF-16le"):
+            await SQLiteStore(path).open()
+
+    @pytest.mark.parametrize(("path", "prefix"), [("", ""), (":memory:", ""), ("file.sqlite", "SQLite_")])
+    async def test_what_cannot_be_meant(self, path: str, prefix: str) -> None:
+        with pytest.raises(ConfigurationError):
+            await SQLiteStore(path, prefix=prefix).open()
+
+
+class TestProvisioning:
+    async def test_nothing_is_provisioned(self, path: Path) -> None:
+        async with SQLiteStore(path) as store:
+            for call in (
+                store.get([COUNTER]),
+                store.query(Query("sessions", "created_at"), limit=1),
+                store.count(Query("sessions", "created_at")),
+            ):
+                with pytest.raises(NotProvisioned, match="no such table: sessions"):
+                    await call
+            (outcome,) = await store.write([put("a", "1")])
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, NotProvisioned)
+
+    async def test_a_missing_table_is_the_trouble_of_its_items_alone(self, path: Path, store: SQLiteStore) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TABLE t_runs")
+        run = Put(Item(Key("runs", "r", "a"), "1"))
+        failed, refused = await store.write([run, put("a", "1")], atomic=True)
+        assert isinstance(failed, Failed)
+        assert refused == Refused("atomic")
+        failed, stored = await store.write([run, put("a", "1")])
+        assert isinstance(failed, Failed)
+        assert stored == Stored("1")
+
+    async def test_a_missing_index_is_not_made_up_for_by_a_scan(self, path: Path, store: SQLiteStore) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute('DROP INDEX "t_sessions-user_id-created_at-index"')
+        query = Query("sessions", "created_at", equals={"user_id": "ann"})
+        with pytest.raises(NotProvisioned, match="user_id-created_at-index"):
+            await store.query(query, limit=1)
+        await store.provision()
+        assert (await store.query(query, limit=1)).items == ()
+
+    async def test_a_file_from_before_a_field_gets_its_column(self, path: Path) -> None:
+        declared = COLLECTIONS["sessions"]
+        names = tuple(name for name in declared.fields if name != "component_id")
+        indexes = tuple(Index(SHARD, sort) for sort in ("created_at", "updated_at"))
+        older = Table(Collection(declared.name, declared.id_field, names, indexes), "")
+        with closing(sqlite3.connect(path)) as other:
+            older.provision(other, 0)
+            other.execute(older.put, older.row(Item(Key("sessions", "old"), "1", {"created_at": "1"}, "kept")))
+            other.commit()
+        async with SQLiteStore(path) as store:
+            (outcome,) = await store.write([put("a", "1")])
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, NotProvisioned)
+            await store.provision()
+            assert await store.write([put("a", "1", component_id="c", created_at="2")]) == (Stored("1"),)
+            page = await store.query(Query("sessions", "created_at"), limit=5)
+        assert [(item.key.id, item.fields) for item in page.items] == [
+            ("old", {"created_at": "1"}),
+            ("a", {"component_id": "c", "created_at": "2"}),
+        ]
+
+    async def test_what_expired_long_ago_is_removed(self, path: Path) -> None:
+        now = [0]
+        async with SQLiteStore(path, now=lambda: now[0]) as store:
+            await store.provision()
+            await store.write([Put(Item(COUNTER, "1", expires_at=10))])
+            for now[0], left in ((86_400, 1), (86_411, 0)):
+                await store.provision()
+                items = (await store.get([COUNTER], dead=True)).items
+                assert len([each for each in items if each is not None]) == left
+
+
+@pytest.mark.parametrize(
+    ("declared", "index"),
+    [
+        pytest.param(each, index, id=f"{each.name}-{index.name}")
+        for each in COLLECTIONS.values()
+        for index in each.indexes
+    ],
+)
+@pytest.mark.parametrize("descending", [False, True])
+def test_every_index_answers_its_query_without_sorting(declared: Collection, index: Index, descending: bool) -> None:
+    equals = {index.partition: "x"} if index.partition in declared.fields else {}
+    parent = "p" if declared.parent_field else None
+    query = Query(declared.name, index.sort, descending, parent, equals, (Range(index.sort, "a", "b"),))
+    table = Table(declared, "")
+    with closing(sqlite3.connect(":memory:")) as connection:
+        add_functions(connection)
+        table.provision(connection, 0)
+        place = query.place(Item(Key(declared.name, "i", parent), "1", {index.sort: "a"}))
+        for cursor in (None, place):
+            statement, parameters = table.page(query, 0, cursor, 10)
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            assert len(plan) == 1, plan
+            assert plan[0][3].startswith(f"SEARCH {declared.name} USING INDEX {declared.name}-{index.name} "), plan
+
+
+class TestLifecycle:
+    async def test_before_and_after(self, path: Path) -> None:
+        store = SQLiteStore(path)
+        for _ in range(2):
+            with pytest.raises(LifecycleError):
+                await store.get([COUNTER])
+            with pytest.raises(LifecycleError):
+                await store.write([put("a", "1")])
+            async with store:
+                await store.provision()
+                with pytest.raises(LifecycleError):
+                    await store.open()
+            await store.aclose()
+
+    async def test_another_event_loop(self, store: SQLiteStore) -> None:
+        with pytest.raises(LifecycleError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, store.get([COUNTER]))
+
+    async def test_what_is_stored_outlives_the_store(self, path: Path) -> None:
+        async with SQLiteStore(path) as store:
+            await store.provision()
+            await store.write([put("a", "1")])
+        async with SQLiteStore(path) as store:
+            (item,) = (await store.get([Key("sessions", "a")])).items
+        assert item is not None
+        assert item.data == "data of 1"
+
+    @pytest.mark.parametrize("moment", range(8))
+    async def test_no_thread_outlives_a_cancelled_open(self, path: Path, moment: int) -> None:
+        store = SQLiteStore(path)
+        task = asyncio.create_task(store.open())
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await store.aclose()
+        mine = [each for each in threading.enumerate() if each.name.startswith("agno_clouddb-sqlite")]
+        for each in mine:
+            await asyncio.to_thread(each.join, 10)
+        assert not any(each.is_alive() for each in mine)
+
+    async def test_errors_name_the_store(self, path: Path) -> None:
+        with pytest.raises(CloudDBError) as caught:
+            await SQLiteStore(path).provision()
+        assert caught.value.store == f"sqlite:///{path}"
