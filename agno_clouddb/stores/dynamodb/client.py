@@ -1,0 +1,194 @@
+"""The connection to the service: opens the driver's client, and sends requests with retries up to a deadline.
+
+Imports the driver, which takes a while: the store loads this module when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import aioboto3
+import anyio
+from aiobotocore.config import AioConfig
+from botocore import exceptions as boto
+
+from agno_clouddb.errors import ConfigurationError, StoreUnavailable, Throttled
+from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call, Reason, Rejected, backoff
+from agno_clouddb.stores.dynamodb.errors import DRIVER_ERRORS, code_of, error_of, fault_of
+from agno_clouddb.stores.dynamodb.expressions import Request
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb import DynamoDBClient
+
+__all__ = ["Client"]
+
+_LOCAL_CREDENTIAL = "local"
+
+
+class Client:
+    """Sends requests to DynamoDB. Make one with ``open``.
+
+    Args:
+        client: the driver's client.
+        stack: closes it.
+        store: the store's name, for errors.
+    """
+
+    def __init__(self, client: DynamoDBClient, stack: AsyncExitStack, store: str) -> None:
+        self.driver = client
+        self._stack = stack
+        self._store = store
+
+    @classmethod
+    async def open(
+        cls,
+        store: str,
+        *,
+        region: str | None,
+        endpoint_url: str | None,
+        local: bool,
+        session: aioboto3.Session | None,
+        deadline: float,
+    ) -> Client:
+        """Open the driver's client; no request is sent.
+
+        Args:
+            store: the store's name, for errors.
+            region: the region; by default that of the environment, the session or its profile.
+            endpoint_url: another address than the region's own.
+            local: an emulator listens there, which takes any credentials.
+            session: the session to use instead of a default one.
+            deadline: seconds that a call of the store may take, which a single request must not outlast.
+
+        Raises:
+            ConfigurationError: region, credentials, profile or endpoint are missing or malformed.
+        """
+        stack = AsyncExitStack()
+        try:
+            used = session if session is not None else aioboto3.Session()
+            region = region or _region(used, given=session is not None)
+            if region is None:
+                raise ConfigurationError(
+                    "no AWS region is known", store=store, remedy="Name one in the URL or in AWS_REGION"
+                )
+            client: DynamoDBClient = await stack.enter_async_context(
+                used.client(
+                    "dynamodb",
+                    region_name=region,
+                    endpoint_url=endpoint_url,
+                    config=_config(deadline),
+                    aws_access_key_id=_LOCAL_CREDENTIAL if local else None,
+                    aws_secret_access_key=_LOCAL_CREDENTIAL if local else None,
+                )
+            )
+            if not local:
+                await _require_credentials(used, store)
+        except BaseException as error:
+            await stack.aclose()
+            if isinstance(error, ValueError | boto.BotoCoreError):
+                raise ConfigurationError(
+                    f"the client cannot be made: {error}", store=store, remedy="Check region, profile and endpoint"
+                ) from error
+            raise
+        return cls(client, stack, store)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._stack.aclose()
+
+    async def send(self, operation: str, request: Request, call: Call, *, expect: frozenset[str] = frozenset()) -> Any:
+        """Send one request, again and again while that may help, and return the service's answer.
+
+        Args:
+            operation: the driver's method, such as ``put_item``.
+            request: its parameters; repeated unchanged.
+            call: the call of the store that it is a part of; learns when an answer stays out.
+            expect: codes to raise as Rejected.
+
+        Raises:
+            Rejected: the service answered with a code in ``expect``.
+            CloudDBError: the library's error for anything else.
+        """
+        method = getattr(self.driver, operation)
+        attempt = 0
+        while True:
+            known, call.unknown = call.unknown, True
+            try:
+                answer = await method(**request)
+            except DRIVER_ERRORS as error:
+                fault, code = fault_of(error), code_of(error)
+                if not fault.applied:
+                    call.unknown = known
+                if code in expect and not fault.retry:
+                    raise Rejected(code, _reasons(error)) from error
+                delay = backoff(attempt)
+                if not fault.retry or call.remaining <= delay:
+                    raise error_of(
+                        error, operation, store=self._store, collection=call.collection, key=call.key
+                    ) from error
+            else:
+                call.unknown = known
+                return answer
+            attempt += 1
+            await anyio.sleep(delay)
+
+    async def pause(self, attempt: int, call: Call, reason: str) -> None:
+        """Wait before going on with what the service left undone.
+
+        Raises:
+            Throttled: there is no time left to wait.
+        """
+        delay = backoff(attempt)
+        if call.remaining <= delay:
+            raise Throttled(reason, store=self._store, collection=call.collection, key=call.key, remedy="Try later")
+        await anyio.sleep(delay)
+
+    def late(self, call: Call) -> StoreUnavailable:
+        """The error for a call that has reached its deadline."""
+        return StoreUnavailable(
+            "DynamoDB did not answer within the deadline",
+            store=self._store,
+            collection=call.collection,
+            key=call.key,
+            remedy="Check the network, or allow a longer deadline",
+        )
+
+
+def _region(session: aioboto3.Session, *, given: bool) -> str | None:
+    # The driver itself does not read AWS_REGION, which every other SDK and the Lambda runtime use.
+    named: str | None = session.region_name
+    environment = os.environ.get("AWS_REGION")
+    return (named or environment) if given else (environment or named)
+
+
+def _config(deadline: float) -> AioConfig:
+    # One attempt a request: only `send` knows the deadline, and whether a lost answer may have been a write. A silent
+    # connection is given up at half of the deadline, so that there is time for another.
+    return AioConfig(
+        retries={"mode": "standard", "total_max_attempts": 1},
+        connect_timeout=deadline / 4,
+        read_timeout=deadline / 2,
+        max_pool_connections=2 * CONCURRENCY,
+        tcp_keepalive=True,
+    )
+
+
+async def _require_credentials(session: aioboto3.Session, store: str) -> None:
+    credentials: Any = session.get_credentials()
+    if await credentials is None:
+        raise ConfigurationError(
+            "no AWS credentials were found",
+            store=store,
+            remedy="Set a profile, environment variables or a role, or name an emulator by endpoint_url",
+        )
+
+
+def _reasons(error: BaseException) -> tuple[Reason, ...]:
+    if not isinstance(error, boto.ClientError):
+        return ()
+    response: dict[str, Any] = dict(error.response)
+    if "CancellationReasons" in response:
+        return tuple(Reason(str(each.get("Code")), each.get("Item")) for each in response["CancellationReasons"])
+    return (Reason(code_of(error), response.get("Item")),)

@@ -1,0 +1,294 @@
+"""Lists: index queries merged over shards, and the items that they lead to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from agno_clouddb.concurrency import gather
+from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.stores.base import Cursor, Item, Page, Query
+from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call
+from agno_clouddb.stores.dynamodb.expressions import Attribute, Expression, Request, render, text
+from agno_clouddb.stores.dynamodb.items import MAX_SORT_BYTES, SEPARATOR, Row, composite, key_of, row_of
+from agno_clouddb.stores.dynamodb.reads import TORN_READS, Reader
+from agno_clouddb.stores.schema import SHARD, Index
+
+if TYPE_CHECKING:
+    from agno_clouddb.stores.dynamodb.client import Client
+    from agno_clouddb.stores.dynamodb.tables import Layout
+
+__all__ = ["Lister", "Plan", "plan"]
+
+_MOST_ITEMS = 100  # items read at a time for a filter that only items can answer: one BatchGetItem
+_MOST_ENTRIES = 1000  # index entries read at a time for a filter that the index answers
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a query is answered.
+
+    Args:
+        layout: of its collection.
+        index: the index that serves it.
+        partitions: the values of the index's partition key to read.
+        low: entries lie above this sort key; empty: from the first.
+        high: entries lie below this sort key; None: to the last.
+        skip: the sort key that the cursor stands at, itself not listed.
+        descending: from the greatest to the least.
+        filters: equalities that the service checks on the index's entries.
+        exact: the index alone tells what is listed, save what has expired.
+    """
+
+    layout: Layout
+    index: Index
+    partitions: tuple[str, ...]
+    low: str
+    high: str | None
+    skip: str
+    descending: bool
+    filters: tuple[tuple[str, str], ...]
+    exact: bool
+
+    @property
+    def local(self) -> bool:
+        return self.layout.is_local(self.index)
+
+    @property
+    def empty(self) -> bool:
+        """No sort key can lie within the bounds."""
+        return self.high is not None and self.low >= self.high
+
+    @property
+    def enclosed(self) -> bool:
+        """Both bounds are given, so that the entry at ``skip`` is read."""
+        return bool(self.low) and self.high is not None
+
+    def request(self, partition: str) -> Request:
+        """The parameters of an index query, without limit and projection."""
+        sort = Attribute(self.index.sort)
+        key = Attribute(self.index.partition).equals(text(partition))
+        if self.low and self.high is not None:
+            # The service takes one condition on the sort key, and BETWEEN includes both ends. No entry has a bare
+            # value as its sort key, so that the only end that can be met is the cursor's own, which `skip` drops.
+            key &= sort.between(text(self.low), text(self.high))
+        elif self.low:
+            key &= sort.above(text(self.low))
+        elif self.high is not None:
+            key &= sort.below(text(self.high))
+        condition: Expression | None = None
+        for name, value in self.filters:
+            each = Attribute(name).equals(text(value))
+            condition = each if condition is None else condition & each
+        return {
+            "TableName": self.layout.table.name,
+            "IndexName": self.index.name,
+            "ScanIndexForward": not self.descending,
+            **render(KeyConditionExpression=key, FilterExpression=condition),
+        }
+
+
+def plan(query: Query, cursor: Cursor | None, layout: Layout, shards: int) -> Plan:
+    """How to answer a query from ``cursor`` on.
+
+    Raises:
+        InvalidRecord: a bound or the cursor cannot be a place in any list.
+    """
+    index, limits = query.index, query.sort_range
+    local = layout.is_local(index)
+    rest = {name: value for name, value in query.equals.items() if name != index.partition}
+    filters = {} if local else {name: value for name, value in rest.items() if name in index.include}
+    low = _bound(query, limits.low or "")
+    high = _bound(query, limits.high) if limits.high is not None else None
+    skip = _bound(query, cursor.value, cursor.id) if cursor is not None else ""
+    if skip and query.descending:
+        high = skip if high is None else min(high, skip)
+    elif skip:
+        low = max(low, skip)
+    return Plan(
+        layout=layout,
+        index=index,
+        partitions=_partitions(query, index, local, shards),
+        low=low,
+        high=high,
+        skip=skip,
+        descending=query.descending,
+        filters=tuple(filters.items()),
+        exact=len(filters) == len(rest)
+        and not query.contains
+        and all(each.field == index.sort for each in query.ranges)
+        and (local or query.parent is None),
+    )
+
+
+def _partitions(query: Query, index: Index, local: bool, shards: int) -> tuple[str, ...]:
+    if local and query.parent is not None:
+        return (query.parent,)
+    return tuple(map(str, range(shards))) if index.partition == SHARD else (query.equals[index.partition],)
+
+
+def _bound(query: Query, value: str, id: str | None = None) -> str:
+    """A value, or a place, to compare sort keys with. Every sort key with a value from ``value`` on is above it."""
+    bound = value if id is None else composite(value, id)
+    path = query.sort if id is None else "cursor"
+    try:
+        size = len(bound.encode())
+    except UnicodeEncodeError:
+        raise InvalidRecord(path, "must not contain lone surrogates", collection=query.collection) from None
+    if size > MAX_SORT_BYTES or min(value, default=" ") <= SEPARATOR:
+        problem = f"is over {MAX_SORT_BYTES} bytes long or has control characters, as no sort value has"
+        raise InvalidRecord(path, problem, collection=query.collection)
+    return bound
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The entries of one partition of an index, in order."""
+
+    request: Request
+    entries: deque[dict[str, Any]] = field(default_factory=deque)
+    done: bool = False
+
+    @property
+    def dry(self) -> bool:
+        """More can be had, but only by another request."""
+        return not self.entries and not self.done
+
+
+class Lister:
+    """Answers queries.
+
+    Args:
+        client: sends the requests.
+        reader: reads the items that an index leads to.
+    """
+
+    def __init__(self, client: Client, reader: Reader) -> None:
+        self._client = client
+        self._reader = reader
+
+    async def page(self, plan: Plan, query: Query, limit: int, consistent: bool, now: int, call: Call) -> Page:
+        """One page of a list."""
+        for _ in range(TORN_READS):
+            rows, more = await self._rows(plan, query, limit, consistent, now, call)
+            whole = await self._reader.whole(rows, consistent, now, call)
+            if len(whole) == len(rows):
+                items = tuple(whole[row.item.key] for row in rows)
+                return Page(items, query.place(items[-1]) if more and items else None)
+            # An item was replaced between reading it and its chunks: its place may have changed with it.
+            consistent = True
+        raise self._reader.torn(next(row.item.key for row in rows if row.item.key not in whole))
+
+    async def count(self, plan: Plan, query: Query, now: int, call: Call) -> int:
+        """How many items a query lists; what has expired and is not removed yet may be counted."""
+        if plan.empty:
+            return 0
+        if plan.exact:
+            counts = [partial(self._count, plan, partition, call) for partition in plan.partitions]
+            return sum(await gather(counts, limit=CONCURRENCY))
+        streams = self._streams(plan)
+        total = 0
+        while entries := await self._take(plan, streams, _MOST_ITEMS, _MOST_ITEMS, True, call):
+            total += len(await self._listed(plan, query, entries, True, now, call))
+        return total
+
+    async def _count(self, plan: Plan, partition: str, call: Call) -> int:
+        request = {**plan.request(partition), "Select": "COUNT", "ConsistentRead": plan.local}
+        total: int = 0
+        while True:
+            answer = await self._client.send("query", request, call)
+            total += answer["Count"]
+            if not answer.get("LastEvaluatedKey"):
+                return total
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    async def _rows(
+        self, plan: Plan, query: Query, limit: int, consistent: bool, now: int, call: Call
+    ) -> tuple[list[Row], bool]:
+        """The rows of a page, and whether there are more entries after them."""
+        if plan.empty:
+            return [], False
+        streams = self._streams(plan)
+        # An entry of a global index costs next to nothing, and one more tells whether the list goes on. A local
+        # index is read together with its items, so that one more would cost a whole item.
+        ahead = 0 if plan.local else 1
+        rows: list[Row] = []
+        count = limit
+        size = limit + ahead + (1 if plan.skip and plan.enclosed else 0)
+        while True:
+            entries = await self._take(plan, streams, count, size, consistent, call)
+            rows += await self._listed(plan, query, entries, consistent, now, call)
+            if len(rows) > limit:
+                return rows[:limit], True
+            if len(rows) == limit or not entries:
+                return rows, await self._more(plan, streams, consistent, call)
+            # The sparser the filter, the more is read at a time.
+            count = limit - len(rows) if plan.exact else max(limit - len(rows), min(2 * count, _MOST_ITEMS))
+            size = count + ahead
+
+    async def _more(self, plan: Plan, streams: list[_Stream], consistent: bool, call: Call) -> bool:
+        if any(stream.entries for stream in streams):
+            return True
+        if plan.local:
+            return not all(stream.done for stream in streams)
+        await self._fill(plan, streams, 1, consistent, call)
+        return any(stream.entries for stream in streams)
+
+    async def _listed(
+        self, plan: Plan, query: Query, entries: Sequence[dict[str, Any]], consistent: bool, now: int, call: Call
+    ) -> list[Row]:
+        """The rows that entries lead to, save those that the query does not list or not at this place."""
+        layout, sort = plan.layout, plan.index.sort
+        # Every item has a version and no index projects it. A local index is asked for whole items, which moto does
+        # not give.
+        keys = [key_of(entry, layout) for entry in entries if "version" not in entry]
+        rows = await self._reader.rows(list(dict.fromkeys(keys)), consistent, call) if keys else {}
+        listed = []
+        for entry in entries:
+            row = row_of(entry, layout) if "version" in entry else rows.get(key_of(entry, layout))
+            if row is not None and query.matches(row.item, now) and _place(query, row.item) == entry[sort]["S"]:
+                listed.append(row)
+        return listed
+
+    def _streams(self, plan: Plan) -> list[_Stream]:
+        select = {"Select": "ALL_ATTRIBUTES"} if plan.local else {}
+        return [_Stream({**plan.request(partition), **select}) for partition in plan.partitions]
+
+    async def _take(
+        self, plan: Plan, streams: list[_Stream], count: int, size: int, consistent: bool, call: Call
+    ) -> list[dict[str, Any]]:
+        """The next entries of all streams in order: ``count`` of them, or all that are left."""
+        sort = plan.index.sort
+        taken: list[dict[str, Any]] = []
+        while len(taken) < count:
+            await self._fill(plan, streams, size, consistent, call)
+            heads = [(stream.entries[0][sort]["S"], place) for place, stream in enumerate(streams) if stream.entries]
+            if not heads:
+                break
+            _, place = max(heads) if plan.descending else min(heads)
+            taken.append(streams[place].entries.popleft())
+        return taken
+
+    async def _fill(self, plan: Plan, streams: list[_Stream], size: int, consistent: bool, call: Call) -> None:
+        """Read on wherever a stream has run dry, until none is."""
+        while dry := [stream for stream in streams if stream.dry]:
+            await gather([partial(self._read, plan, stream, size, consistent, call) for stream in dry])
+            size = max(size, min(4 * size, _MOST_ENTRIES)) if plan.filters else size
+
+    async def _read(self, plan: Plan, stream: _Stream, size: int, consistent: bool, call: Call) -> None:
+        stream.request["Limit"] = size
+        stream.request["ConsistentRead"] = consistent and plan.local
+        answer = await self._client.send("query", stream.request, call)
+        sort = plan.index.sort
+        stream.entries.extend(entry for entry in answer["Items"] if entry[sort]["S"] != plan.skip)
+        start = answer.get("LastEvaluatedKey")
+        stream.done = not start
+        stream.request["ExclusiveStartKey"] = start
+
+
+def _place(query: Query, item: Item) -> str:
+    place = query.place(item)
+    return composite(place.value, place.id)

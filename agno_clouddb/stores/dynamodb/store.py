@@ -1,0 +1,229 @@
+"""DynamoDBStore: items in Amazon DynamoDB, a table a collection."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+
+from agno_clouddb.errors import ConfigurationError, InvalidRecord, LifecycleError
+from agno_clouddb.stores.base import (
+    Batch,
+    Consistency,
+    Cursor,
+    Key,
+    Limits,
+    Mutation,
+    Outcome,
+    Page,
+    Query,
+    Store,
+    check_write,
+)
+from agno_clouddb.stores.clock import wall_clock_millis
+from agno_clouddb.stores.dynamodb.calls import Call
+from agno_clouddb.stores.dynamodb.lists import Lister, plan
+from agno_clouddb.stores.dynamodb.reads import Reader
+from agno_clouddb.stores.dynamodb.tables import chunk_table, layouts
+from agno_clouddb.stores.dynamodb.writes import TRANSACTION_ACTIONS, Writer
+
+if TYPE_CHECKING:
+    import aioboto3
+
+    from agno_clouddb.stores.dynamodb.client import Client
+
+__all__ = ["DynamoDBStore"]
+
+T = TypeVar("T")
+
+# A transaction holds 4 MB; read as 4,000,000 bytes, that leaves 100 KB for keys, fields and the chunks' own keys.
+_PAYLOAD_BYTES = 3_900_000
+
+_LOCAL_REGION = "us-east-1"  # what an emulator is told that takes any
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    loop: asyncio.AbstractEventLoop
+    client: Client
+    reader: Reader
+    writer: Writer
+    lister: Lister
+
+
+class DynamoDBStore(Store):
+    """Keeps items in DynamoDB tables named by ``prefix`` and collection, and the chunks of large payloads in one more.
+
+    A write is one conditional request, with no read before; a get is one request for up to 100 keys; a list is one
+    index query and, but for children by their parent, one batch of reads. Reads by key and lists of children are
+    strongly consistent, unless eventual consistency is asked for. Other lists are read from global indexes, which lag
+    by moments, but each listed item is read from its table.
+
+    Payloads that do not fit into an item of 400 KB are written as chunks in the same transaction as their item.
+
+    Args:
+        region: the AWS region; by default AWS_REGION's, or the profile's.
+        endpoint_url: another address than the region's own. On loopback, where an emulator listens, region and
+            credentials may be missing.
+        prefix: precedes the names of tables.
+        session: the session to take credentials and region from, instead of the environment's.
+        deadline: seconds within which every call but ``provision`` ends.
+        shards: over how many index partitions a whole collection is spread, for those who write over 1,000 items a
+            second. May be raised later, never lowered: items of higher shards would not be listed.
+
+    Raises:
+        ConfigurationError: an argument is out of its range.
+    """
+
+    limits = Limits(payload_bytes=_PAYLOAD_BYTES, atomic_items=TRANSACTION_ACTIONS, atomic_bytes=_PAYLOAD_BYTES)
+
+    def __init__(
+        self,
+        region: str | None = None,
+        *,
+        endpoint_url: str | None = None,
+        prefix: str = "agno_",
+        session: aioboto3.Session | None = None,
+        deadline: float = 10.0,
+        shards: int = 1,
+    ) -> None:
+        self._local = _is_loopback(endpoint_url)
+        named = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if named is None and self._local:
+            named = region = _LOCAL_REGION
+        self.name = f"dynamodb://{named or ''}" + (f"?endpoint_url={endpoint_url}" if endpoint_url is not None else "")
+        if shards < 1 or deadline <= 0:
+            raise ConfigurationError(
+                f"shards is {shards} and deadline {deadline}", store=self.name, remedy="Both must be over 0"
+            )
+        self._region = region
+        self._endpoint_url = endpoint_url
+        self._session = session
+        self._deadline = deadline
+        self._shards = shards
+        self._layouts = layouts(prefix)
+        self._chunks = chunk_table(prefix)
+        self._opened: _Opened | None = None
+
+    async def open(self) -> None:
+        if self._opened is not None:
+            return
+        from agno_clouddb.stores.dynamodb.client import Client
+
+        client = await Client.open(
+            self.name,
+            region=self._region,
+            endpoint_url=self._endpoint_url,
+            local=self._local,
+            session=self._session,
+            deadline=self._deadline,
+        )
+        reader = Reader(client, self._layouts, self._chunks, self.name)
+        writer = Writer(
+            client,
+            self._layouts,
+            self._chunks,
+            shards=self._shards,
+            store=self.name,
+            payload_limit=self.limits.payload_bytes,
+            now=_epoch_seconds,
+        )
+        self._opened = _Opened(asyncio.get_running_loop(), client, reader, writer, Lister(client, reader))
+
+    async def aclose(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.client.aclose()
+
+    async def provision(self) -> None:
+        """Create the tables and indexes that are missing, and wait until they can be used. Safe to call always.
+
+        Tables are made with on-demand billing; expired items are removed by the service (TTL). Indexes are added to
+        existing tables one after another, as the service demands, which on large tables takes minutes: the deadline
+        holds for each request, not for the whole, which ends after half an hour.
+
+        Raises:
+            ConfigurationError: a table of the same name has other keys, or the credentials do not allow it.
+            StoreUnavailable: the service does not answer, or takes over half an hour.
+        """
+        from agno_clouddb.stores.dynamodb.provision import provision
+
+        tables = [layout.table for layout in self._layouts.values()]
+        await provision(self._require_open().client, [*tables, self._chunks], self.name, self._deadline)
+
+    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
+        for key in keys:
+            key.check()
+        opened = self._require_open()
+        if not keys:
+            return Batch(())
+        call = self._call(keys[0].collection, keys[0] if len(keys) == 1 else None)
+        now = _epoch_seconds()
+        found = await self._within(call, partial(opened.reader.items, keys, consistency == "strong", now, call))
+        items = (found.get(key) for key in keys)
+        return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in items))
+
+    async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        checked = check_write(self, mutations, atomic)
+        opened = self._require_open()
+        return await opened.writer.write(mutations, checked, atomic, anyio.current_time() + self._deadline)
+
+    async def query(
+        self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
+    ) -> Page:
+        query.check()
+        opened = self._require_open()
+        if limit < 1:
+            raise InvalidRecord("limit", f"is {limit}, under 1", collection=query.collection)
+        planned = plan(query, cursor, self._layouts[query.collection], self._shards)
+        call = self._call(query.collection)
+        now = _epoch_seconds()
+        work = partial(opened.lister.page, planned, query, limit, consistency == "strong", now, call)
+        return await self._within(call, work)
+
+    async def count(self, query: Query) -> int:
+        query.check()
+        opened = self._require_open()
+        planned = plan(query, None, self._layouts[query.collection], self._shards)
+        call = self._call(query.collection)
+        return await self._within(call, partial(opened.lister.count, planned, query, _epoch_seconds(), call))
+
+    def _call(self, collection: str, key: Key | None = None) -> Call:
+        return Call(anyio.current_time() + self._deadline, collection, key)
+
+    async def _within(self, call: Call, work: Callable[[], Awaitable[T]]) -> T:
+        with anyio.CancelScope(deadline=call.deadline):
+            return await work()
+        raise self._require_open().client.late(call)
+
+    def _require_open(self) -> _Opened:
+        opened = self._opened
+        if opened is None:
+            raise LifecycleError("the store is not open", store=self.name, remedy="Open it with `async with`")
+        if opened.loop is not asyncio.get_running_loop():
+            raise LifecycleError(
+                "the store was opened in another event loop", store=self.name, remedy="Open one store an event loop"
+            )
+        return opened
+
+
+def _is_loopback(url: str | None) -> bool:
+    """Whether a URL names this machine, where only an emulator listens."""
+    host = urlsplit(url).hostname if url else None
+    if host is None:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _epoch_seconds() -> int:
+    return wall_clock_millis() // 1000
