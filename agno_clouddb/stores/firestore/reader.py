@@ -1,0 +1,209 @@
+"""Reads: documents by key, pages of lists, counts, and payloads out of chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agno_clouddb.errors import CloudDBError
+from agno_clouddb.stores import codec
+from agno_clouddb.stores.base import Cursor, Item, Key, Page, Query
+from agno_clouddb.stores.firestore.client import Answers, Connection
+from agno_clouddb.stores.firestore.documents import head_fields, snapshot_of
+from agno_clouddb.stores.firestore.faults import Fault
+from agno_clouddb.stores.firestore.names import Layout
+from agno_clouddb.stores.firestore.queries import exact, structured
+from agno_clouddb.stores.firestore.tokens import Snapshot, Tokens
+
+__all__ = ["Reader"]
+
+_KEYS_PER_REQUEST = 300
+_CHUNKS_PER_REQUEST = 32
+_LARGEST_STEP = 300  # documents in one request of a list that is filtered here
+
+
+class Reader:
+    """Reads items, and remembers the token of every document that it has seen.
+
+    Args:
+        connection: where requests go.
+        layout: where the documents are.
+        tokens: what was last seen of each document.
+        name: the store's name, for errors.
+        now: the wall clock in seconds since the epoch.
+    """
+
+    def __init__(
+        self, connection: Connection, layout: Layout, tokens: Tokens, *, name: str, now: Callable[[], int]
+    ) -> None:
+        self._connection = connection
+        self._layout = layout
+        self._tokens = tokens
+        self._name = name
+        self._now = now
+
+    async def get(self, keys: Iterable[Key], until: float, *, dead: bool = False) -> dict[Key, Item]:
+        """The live items under ``keys``, each with its payload; those not there are left out.
+
+        Args:
+            keys: each at least once.
+            until: the deadline, in seconds of the event loop's clock.
+            dead: also give tombstones and expired items, without what they have in chunks, which may expire first.
+        """
+        unique = list(dict.fromkeys(keys))
+        items: dict[Key, Item] = {}
+        if len(unique) == 1:
+            snapshot = await self._get_one(unique[0], until)
+            if snapshot is None or not (dead or snapshot.item.live(self._now())):
+                return items
+            if not snapshot.chunks:
+                return {unique[0]: snapshot.item}
+            # Chunks need the moment of reading, which only the request for several documents tells.
+        for start in range(0, len(unique), _KEYS_PER_REQUEST):
+            wanted = {self._layout.document(key): key for key in unique[start : start + _KEYS_PER_REQUEST]}
+            answers = await self._batch_get(wanted, until)
+            snapshots = [self._seen(document, wanted[document.name]) for document in answers.documents]
+            self._forget_missing(wanted.values(), snapshots)
+            now = self._now()
+            live = [each for each in snapshots if each.item.live(now)]
+            if dead:
+                items |= {each.item.key: each.item for each in snapshots}
+            items |= {item.key: item for item in await self._with_payloads(live, answers, until)}
+        return items
+
+    async def _get_one(self, key: Key, until: float) -> Snapshot | None:
+        try:
+            document = await self._connection.get(self._layout.document(key), until)
+        except Fault as fault:
+            raise fault.error(self._name, key=key) from fault.cause
+        if document is None:
+            self._tokens.forget(key)
+            return None
+        return self._seen(document, key)
+
+    async def heads(self, keys: Iterable[Key], until: float) -> dict[Key, Snapshot]:
+        """What is stored under ``keys``, be it expired or a tombstone, without payloads."""
+        every = list(keys)
+        heads: dict[Key, Snapshot] = {}
+        for start in range(0, len(every), _KEYS_PER_REQUEST):
+            wanted = {self._layout.document(key): key for key in every[start : start + _KEYS_PER_REQUEST]}
+            mask = sorted({name for key in wanted.values() for name in head_fields(key.collection)})
+            answers = await self._batch_get(wanted, until, mask=mask)
+            snapshots = [self._seen(document, wanted[document.name]) for document in answers.documents]
+            self._forget_missing(wanted.values(), snapshots)
+            heads |= {each.item.key: each for each in snapshots}
+        return heads
+
+    async def page(self, query: Query, limit: int, cursor: Cursor | None, until: float) -> Page:
+        """One page of a list: one request when no filter is left to apply here, as many as it takes otherwise."""
+        items: list[Item] = []
+        step, largest = limit, limit if exact(query) else max(limit, _LARGEST_STEP)
+        while True:
+            answers = await self._documents(query, step, cursor, until)
+            snapshots = [self._seen(each, self._key(each, query)) for each in answers.documents]
+            now = self._now()
+            matching = [each for each in snapshots if query.matches(each.item, now)]
+            taken = matching[: limit - len(items)]
+            items += await self._with_payloads(taken, answers, until)
+            if len(taken) < len(matching):
+                return Page(tuple(items), query.place(items[-1]))
+            if len(snapshots) < step:
+                return Page(tuple(items))
+            if len(items) == limit:
+                return Page(tuple(items), query.place(items[-1]))
+            cursor = query.place(snapshots[-1].item)
+            step = min(step * 2, largest)
+
+    async def count(self, query: Query, until: float) -> int:
+        """How many items a query lists: counted by Firestore where it applies all filters, else here."""
+        if not exact(query):
+            return await self._count_pages(query, until)
+        parent = self._layout.parent(query.collection, query.parent)
+        try:
+            return await self._connection.count(parent, structured(query, self._layout), until)
+        except Fault as fault:
+            raise fault.error(self._name, collection=query.collection) from fault.cause
+
+    async def _count_pages(self, query: Query, until: float) -> int:
+        total, cursor = 0, None
+        while True:
+            answers = await self._documents(query, _LARGEST_STEP, cursor, until, mask=head_fields(query.collection))
+            items = [snapshot_of(each, self._key(each, query)).item for each in answers.documents]
+            now = self._now()
+            total += sum(query.matches(item, now) for item in items)
+            if len(items) < _LARGEST_STEP:
+                return total
+            cursor = query.place(items[-1])
+
+    async def _documents(
+        self, query: Query, limit: int, cursor: Cursor | None, until: float, *, mask: Sequence[str] = ()
+    ) -> Answers:
+        parent = self._layout.parent(query.collection, query.parent)
+        message = structured(query, self._layout, limit=limit, cursor=cursor, mask=mask)
+        try:
+            return await self._connection.run_query(parent, message, until)
+        except Fault as fault:
+            raise fault.error(self._name, collection=query.collection) from fault.cause
+
+    async def _batch_get(self, wanted: dict[str, Key], until: float, *, mask: Sequence[str] = ()) -> Answers:
+        try:
+            return await self._connection.batch_get(list(wanted), until, mask=mask)
+        except Fault as fault:
+            key = next(iter(wanted.values()))
+            raise fault.error(self._name, collection=key.collection, key=_only(wanted.values())) from fault.cause
+
+    async def _with_payloads(self, snapshots: Sequence[Snapshot], answers: Answers, until: float) -> list[Item]:
+        """The items of ``snapshots``, with the payloads that are in chunks.
+
+        Chunks are read as of the moment at which their documents were, so that a write in between cannot show through.
+        """
+        names = [
+            self._layout.chunk(self._layout.document(each.item.key), each.item.version, number)
+            for each in snapshots
+            for number in range(each.chunks)
+        ]
+        chunks: dict[str, bytes] = {}
+        for start in range(0, len(names), _CHUNKS_PER_REQUEST):
+            chunks |= await self._chunks(names[start : start + _CHUNKS_PER_REQUEST], answers.read_time, until)
+        return [self._with_payload(each, chunks) if each.chunks else each.item for each in snapshots]
+
+    async def _chunks(self, names: list[str], read_time: Any, until: float) -> dict[str, bytes]:
+        try:
+            answers = await self._connection.batch_get(names, until, read_time=read_time)
+        except Fault as fault:
+            raise fault.error(self._name) from fault.cause
+        return {each.name: each.fields["data"].bytes_value for each in answers.documents}
+
+    def _with_payload(self, snapshot: Snapshot, chunks: dict[str, bytes]) -> Item:
+        item = snapshot.item
+        name = self._layout.document(item.key)
+        parts = [chunks.get(self._layout.chunk(name, item.version, number)) for number in range(snapshot.chunks)]
+        present = [each for each in parts if each is not None]
+        if len(present) < len(parts):
+            raise CloudDBError(
+                f"{len(parts) - len(present)} of {len(parts)} chunks of the payload are missing",
+                store=self._name,
+                key=item.key,
+                remedy="Another program has deleted documents in the subcollection `chunks`; write the record anew",
+            )
+        return replace(item, data=codec.join(present))
+
+    def _key(self, document: Any, query: Query) -> Key:
+        return self._layout.key(document.name, query.collection, query.parent)
+
+    def _seen(self, document: Any, key: Key) -> Snapshot:
+        snapshot = snapshot_of(document, key)
+        self._tokens.keep(snapshot)
+        return snapshot
+
+    def _forget_missing(self, keys: Iterable[Key], snapshots: Sequence[Snapshot]) -> None:
+        found = {each.item.key for each in snapshots}
+        for key in keys:
+            if key not in found:
+                self._tokens.forget(key)
+
+
+def _only(keys: Iterable[Key]) -> Key | None:
+    several = list(keys)
+    return several[0] if len(several) == 1 else None

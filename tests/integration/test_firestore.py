@@ -1,0 +1,613 @@
+"""What only FirestoreStore has, on Google's emulator: tokens, requests and documents counted, chunks, lost answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from agno_clouddb.errors import (
+    CloudDBError,
+    ConfigurationError,
+    InvalidRecord,
+    LifecycleError,
+    RecordTooLarge,
+    StoreUnavailable,
+    Throttled,
+)
+from agno_clouddb.stores.base import (
+    Condition,
+    Delete,
+    Failed,
+    Item,
+    Key,
+    Mutation,
+    Outcome,
+    Page,
+    Payload,
+    Put,
+    Query,
+    Refused,
+    Stored,
+)
+from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.firestore import FirestoreStore
+from agno_clouddb.stores.firestore.client import Connection
+from agno_clouddb.stores.firestore.faults import Fault
+
+pytestmark = pytest.mark.firestore
+
+KEY = Key("sessions", "a/b")
+BY_CREATION = Query("sessions", "created_at")
+MakeStore = Callable[..., Awaitable[FirestoreStore]]
+
+clock = HybridClock()
+
+
+def item(key: Key = KEY, data: Payload = "{}", **fields: str) -> Item:
+    return Item(key, clock.stamp(), {"created_at": "2025", "user_id": "ann", **fields}, data)
+
+
+async def write(store: FirestoreStore, *mutations: Mutation, atomic: bool = False) -> tuple[Outcome, ...]:
+    return await store.write(mutations, atomic=atomic)
+
+
+async def stored(store: FirestoreStore, each: Item) -> Item:
+    assert await write(store, Put(each)) == (Stored(each.version),)
+    return each
+
+
+async def read(store: FirestoreStore, key: Key = KEY) -> Item | None:
+    return (await store.get([key])).items[0]
+
+
+async def requests(store: FirestoreStore, call: Awaitable[object]) -> dict[str, int]:
+    before = store.usage.copy()
+    await call
+    return dict(store.usage.since(before).requests)
+
+
+@pytest.fixture
+def emulator_host(firestore_url: str) -> str:
+    return parse_qs(urlsplit(firestore_url).query)["emulator_host"][0]
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"t{secrets.token_hex(6)}_"
+
+
+@pytest.fixture
+async def make_store(emulator_host: str, prefix: str) -> AsyncIterator[MakeStore]:
+    """Makes open stores over the same collections."""
+    made: list[FirestoreStore] = []
+
+    async def make(**options: Any) -> FirestoreStore:
+        settings = {"emulator_host": emulator_host, "prefix": prefix, **options}
+        made.append(FirestoreStore("test-project", **settings))
+        await made[-1].open()
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.aclose()
+
+
+@pytest.fixture
+async def store(make_store: MakeStore) -> FirestoreStore:
+    return await make_store()
+
+
+@pytest.fixture
+async def other(make_store: MakeStore) -> FirestoreStore:
+    """Another process, as it were: it shares no tokens with ``store``."""
+    return await make_store()
+
+
+@pytest.fixture
+async def client(emulator_host: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
+    """Google's own client, which sees documents as they are."""
+    from google.cloud.firestore import AsyncClient
+
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator_host)
+    made = AsyncClient(project="test-project")
+    yield made
+    await made._firestore_api.transport.close()
+
+
+@pytest.fixture
+def chunks(client: Any, prefix: str) -> Callable[[], Awaitable[list[str]]]:
+    """Lists the chunk documents beneath this test's collections."""
+
+    async def paths() -> list[str]:
+        found = [each.reference.path async for each in client.collection_group("chunks").select([]).stream()]
+        return sorted(path for path in found if path.startswith(prefix))
+
+    return paths
+
+
+class TestTokens:
+    async def test_a_new_document_is_one_commit(self, store: FirestoreStore) -> None:
+        assert await requests(store, stored(store, item())) == {"Commit": 1}
+
+    async def test_a_document_written_before_is_one_commit(self, store: FirestoreStore) -> None:
+        await stored(store, item())
+        assert await requests(store, stored(store, item())) == {"Commit": 1}
+
+    async def test_a_document_read_before_is_one_commit(self, store: FirestoreStore, other: FirestoreStore) -> None:
+        await stored(other, item())
+        await read(store)
+        assert await requests(store, stored(store, item())) == {"Commit": 1}
+
+    async def test_a_document_listed_before_is_one_commit(self, store: FirestoreStore, other: FirestoreStore) -> None:
+        await stored(other, item())
+        await store.query(BY_CREATION, limit=1)
+        assert await requests(store, write(store, Delete(KEY, clock.stamp()))) == {"Commit": 1}
+
+    async def test_a_document_deleted_before_is_one_commit(self, store: FirestoreStore) -> None:
+        await stored(store, item())
+        await write(store, Delete(KEY, clock.stamp()))
+        assert await requests(store, stored(store, item())) == {"Commit": 1}
+
+    async def test_a_lost_race_is_read_and_decided_again(self, store: FirestoreStore, other: FirestoreStore) -> None:
+        mine = await stored(store, item())
+        await stored(other, item())
+        assert await requests(store, stored(store, item())) == {"Commit": 2, "BatchGetDocuments": 1}
+        theirs = await stored(other, item())
+        assert await write(store, Put(item(), Condition(expected=mine.version))) == (
+            Refused("version", theirs.version, theirs.fields),
+        )
+        assert await read(store) == theirs
+
+    async def test_a_refusal_never_rests_on_what_was_seen_earlier(
+        self, store: FirestoreStore, other: FirestoreStore
+    ) -> None:
+        await stored(store, item())
+        await write(other, Delete(KEY, clock.stamp()))
+        again = item()
+        assert await write(store, Put(again, Condition(absent=True))) == (Stored(again.version),)
+
+    async def test_forgotten_tokens_cost_a_read_and_nothing_else(self, make_store: MakeStore) -> None:
+        store = await make_store(max_tokens=1)
+        await stored(store, item())
+        await stored(store, item(Key("sessions", "c")))
+        assert await requests(store, stored(store, item())) == {"Commit": 2, "BatchGetDocuments": 1}
+
+
+class TestBudgets:
+    @pytest.fixture(autouse=True)
+    async def sessions(self, store: FirestoreStore) -> None:
+        puts = [Put(item(Key("sessions", f"{n:03}"), created_at=f"{n:03}")) for n in range(45)]
+        assert all(isinstance(each, Stored) for each in await store.write(puts))
+
+    async def test_a_page_is_one_request_and_no_document_more_than_asked_for(self, store: FirestoreStore) -> None:
+        before = store.usage.copy()
+        query = Query("sessions", "created_at", descending=True, equals={"user_id": "ann"})
+        page = await store.query(query, limit=20)
+        used = store.usage.since(before)
+        assert [each.key.id for each in page.items] == [f"{n:03}" for n in range(44, 24, -1)]
+        assert (used.requests, used.documents_read) == (Counter(RunQuery=1), 20)
+
+    async def test_a_page_with_room_left_has_no_cursor(self, store: FirestoreStore) -> None:
+        page = await store.query(BY_CREATION, limit=46)
+        assert (len(page.items), page.cursor) == (45, None)
+
+    async def test_filters_that_no_index_serves_still_give_full_pages(self, store: FirestoreStore) -> None:
+        names = [f"{n:03}" for n in range(0, 45, 9)]
+        await store.write([Put(item(Key("sessions", n), created_at=n, session_name="A Chat")) for n in names])
+        query = Query("sessions", "created_at", contains={"session_name": "chat"})
+        page: Page = await store.query(query, limit=4)
+        assert [each.key.id for each in page.items] == names[:4]
+        page = await store.query(query, limit=4, cursor=page.cursor)
+        assert ([each.key.id for each in page.items], page.cursor) == (names[4:], None)
+
+    async def test_counting_reads_no_documents_where_an_index_has_all_filters(self, store: FirestoreStore) -> None:
+        before = store.usage.copy()
+        assert await store.count(Query("sessions", "created_at", equals={"user_id": "ann"})) == 45
+        used = store.usage.since(before)
+        assert (used.requests, used.documents_read) == (Counter(RunAggregationQuery=1), 0)
+
+    async def test_a_get_of_one_or_several_is_one_request(self, store: FirestoreStore) -> None:
+        keys = [Key("sessions", f"{n:03}") for n in (3, 99, 3, 1)]
+        assert await requests(store, store.get(keys)) == {"BatchGetDocuments": 1}
+        assert await requests(store, store.get(keys[:1])) == {"GetDocument": 1}
+        assert await requests(store, store.get(keys[1:2])) == {"GetDocument": 1}
+
+    async def test_several_writes_are_one_request_also_when_not_atomic(self, store: FirestoreStore) -> None:
+        puts = [Put(item(Key("sessions", f"{n:03}"))) for n in range(40, 50)]
+        assert await requests(store, store.write(puts)) == {"BatchWrite": 1}
+        puts = [Put(item(Key("sessions", f"{n:03}"))) for n in range(40, 50)]
+        assert await requests(store, store.write(puts, atomic=True)) == {"Commit": 1}
+
+    async def test_more_writes_than_a_request_takes_are_split(self, store: FirestoreStore) -> None:
+        puts: list[Mutation] = [Put(item(Key("sessions", f"bulk{n}"))) for n in range(501)]
+        assert await requests(store, store.write(puts)) == {"BatchWrite": 2}
+        found = (await store.get([each.key for each in puts])).items
+        assert all(found)
+
+
+class TestChunks:
+    @pytest.mark.parametrize("data", [b"\x00\xff" * 1_500_000, "é" * 1_000_000], ids=["bytes", "text"])
+    async def test_a_payload_over_a_documents_limit_comes_back(
+        self, store: FirestoreStore, other: FirestoreStore, data: Payload
+    ) -> None:
+        big = await stored(store, item(data=data))
+        assert await read(other) == big
+        assert (await other.get([KEY, Key("sessions", "none"), KEY])).items == (big, None, big)
+        assert (await other.query(BY_CREATION, limit=5)).items == (big,)
+
+    async def test_no_size_around_the_limit_is_refused(self, store: FirestoreStore) -> None:
+        long = Key("runs", "/" * 512, "_" + "." * 511)
+        for size in (1_040_000, *range(1_045_000, 1_049_000, 400), 1_048_576 - 89, 1_048_576):
+            for key in (KEY, long):
+                fields = {"run_index": "1" * 512} if key is long else {"created_at": "c" * 512}
+                each = Item(key, clock.stamp(), fields, os.urandom(size))
+                await stored(store, each)
+                assert await read(store, key) == each
+
+    async def test_replacing_or_deleting_leaves_no_chunk_behind(
+        self, store: FirestoreStore, other: FirestoreStore, chunks: Callable[[], Awaitable[list[str]]]
+    ) -> None:
+        await stored(store, item(data=os.urandom(2_500_000)))
+        assert len(await chunks()) == 3
+        second = await stored(store, item(data=os.urandom(1_500_000)))
+        assert [path.rpartition("/")[2] for path in await chunks()] == [f"{second.version}-{n:04}" for n in range(2)]
+        await stored(other, item())
+        assert await chunks() == []
+        await stored(store, item(data=os.urandom(1_500_000)))
+        await write(other, Delete(KEY, clock.stamp()))
+        assert await chunks() == []
+
+    async def test_a_refused_write_leaves_chunks_as_they_are(
+        self, store: FirestoreStore, other: FirestoreStore, chunks: Callable[[], Awaitable[list[str]]]
+    ) -> None:
+        older = item(data=os.urandom(1_500_000))
+        big = await stored(store, item(data=os.urandom(1_500_000)))
+        before = await chunks()
+        assert await write(other, Put(older)) == (Refused("older", big.version, big.fields),)
+        assert await chunks() == before
+        assert await read(store) == big
+
+    async def test_small_and_large_items_go_together(self, store: FirestoreStore) -> None:
+        items = [item(Key("sessions", str(n)), os.urandom(1_200_000 if n % 2 else 100)) for n in range(4)]
+        assert await store.write([Put(each) for each in items]) == tuple(Stored(each.version) for each in items)
+        assert (await store.get([each.key for each in items])).items == tuple(items)
+
+    async def test_reading_never_shows_half_of_a_payload(self, store: FirestoreStore, other: FirestoreStore) -> None:
+        await stored(store, item(data=bytes(1_500_000)))
+        done = False
+
+        async def read_on() -> int:
+            seen: set[bytes] = set()
+            while not done:
+                found = await read(other)
+                page = await other.query(BY_CREATION, limit=1)
+                for each in (found, *page.items):
+                    assert each is not None
+                    assert isinstance(each.data, bytes)
+                    assert each.data == each.data[:1] * len(each.data)
+                    seen.add(each.data[:1])
+            return len(seen)
+
+        reader = asyncio.create_task(read_on())
+        for n in range(1, 20):
+            await stored(store, item(data=bytes([n]) * (1_000_000 + 50_000 * n)))
+        done = True
+        assert await reader > 1
+
+    async def test_a_chunk_that_is_missing_is_an_error_and_not_a_short_payload(
+        self, store: FirestoreStore, client: Any, chunks: Callable[[], Awaitable[list[str]]]
+    ) -> None:
+        await stored(store, item(data=os.urandom(2_500_000)))
+        await client.document((await chunks())[1]).delete()
+        with pytest.raises(CloudDBError, match="1 of 3 chunks") as caught:
+            await read(store)
+        assert caught.value.key == KEY
+
+    async def test_a_payload_over_the_limit_is_refused_before_anything_is_sent(self, store: FirestoreStore) -> None:
+        limit = store.limits.payload_bytes
+        before = store.usage.copy()
+        [outcome] = await write(store, Put(item(data=bytes(limit + 1))))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, RecordTooLarge)
+        assert not outcome.applied
+        assert store.usage == before
+        largest = await stored(store, item(data=os.urandom(limit)))
+        assert await read(store) == largest
+
+    async def test_an_atomic_write_over_a_request_is_refused_before_anything_is_sent(
+        self, store: FirestoreStore
+    ) -> None:
+        before = store.usage.copy()
+        wide = [Put(item(Key("sessions", f"{n}"), session_name="n" * 20_000)) for n in range(300)]
+        with pytest.raises(InvalidRecord, match="in one commit"):
+            await store.write(wide, atomic=True)
+        assert store.usage == before
+
+
+class LostAnswers:
+    """Lets requests take effect, or not, and fail all the same."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.script: list[Fault | None] = []
+        self.applied = True
+        self.after: Callable[[], Awaitable[object]] | None = None
+        commit = Connection.commit
+
+        async def failing(connection: Connection, writes: Sequence[Any], until: float) -> list[tuple[int, int]]:
+            fault = self.script.pop(0) if self.script else None
+            if fault is None:
+                return await commit(connection, writes, until)
+            if self.applied:
+                await commit(connection, writes, until)
+            if self.after is not None:
+                after, self.after = self.after, None
+                await after()
+            raise fault
+
+        monkeypatch.setattr(Connection, "commit", failing)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> LostAnswers:
+    return LostAnswers(monkeypatch)
+
+
+class TestLostAnswers:
+    lost = Fault("UNAVAILABLE", "Socket closed")
+
+    async def test_a_put_whose_answer_was_lost_is_found_stored(
+        self, store: FirestoreStore, answers: LostAnswers
+    ) -> None:
+        answers.script = [self.lost]
+        each = await stored(store, item())
+        assert await read(store) == each
+
+    async def test_a_delete_whose_answer_was_lost_is_found_done(
+        self, store: FirestoreStore, answers: LostAnswers
+    ) -> None:
+        await stored(store, item())
+        answers.script = [self.lost]
+        version = clock.stamp()
+        assert await write(store, Delete(KEY, version)) == (Stored(version),)
+        assert await read(store) is None
+
+    async def test_a_request_that_was_never_applied_is_sent_again(
+        self, store: FirestoreStore, answers: LostAnswers
+    ) -> None:
+        answers.script = [self.lost, Fault("ABORTED", "contention"), Fault("RESOURCE_EXHAUSTED", "quota")]
+        answers.applied = False
+        each = await stored(store, item())
+        assert await read(store) == each
+
+    async def test_an_atomic_write_stands_although_a_part_was_replaced_before_the_answer_was_known(
+        self, store: FirestoreStore, other: FirestoreStore, answers: LostAnswers
+    ) -> None:
+        first, second = item(), item(Key("sessions", "c"))
+        answers.script = [self.lost]
+        answers.after = lambda: stored(other, item())
+        outcomes = await write(store, Put(first), Put(second), atomic=True)
+        assert outcomes == (Stored(first.version), Stored(second.version))
+
+    async def test_a_write_without_an_answer_may_have_been_applied(
+        self, make_store: MakeStore, answers: LostAnswers
+    ) -> None:
+        store = await make_store(deadline=0.3)
+        answers.script = [self.lost] * 1000
+        answers.applied = False
+        [outcome] = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, StoreUnavailable)
+        assert outcome.applied
+
+    @pytest.mark.parametrize("fault", [Fault("RESOURCE_EXHAUSTED", "quota"), Fault("ABORTED", "contention")])
+    async def test_refusals_for_load_until_the_deadline_are_throttling(
+        self, make_store: MakeStore, answers: LostAnswers, fault: Fault
+    ) -> None:
+        store = await make_store(deadline=0.3)
+        answers.script = [fault] * 1000
+        answers.applied = False
+        [outcome] = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, Throttled)
+        assert not outcome.applied
+
+    async def test_what_cannot_succeed_later_is_not_sent_again(
+        self, store: FirestoreStore, answers: LostAnswers
+    ) -> None:
+        answers.script = [Fault("PERMISSION_DENIED", "no"), Fault("INTERNAL", "must not be reached")]
+        answers.applied = False
+        [outcome] = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, ConfigurationError)
+        assert outcome.error.key == KEY
+        assert len(answers.script) == 1
+
+
+class TestConcurrency:
+    async def test_sixteen_writers_of_one_document_lose_no_update(self, make_store: MakeStore) -> None:
+        stores = [await make_store() for _ in range(4)]
+        await stored(stores[0], item(data="0"))
+
+        async def add(store: FirestoreStore) -> None:
+            outcome: Outcome = Refused("version")
+            while isinstance(outcome, Refused):
+                found = await read(store)
+                assert found is not None
+                new = item(data=str(int(str(found.data)) + 1))
+                [outcome] = await write(store, Put(new, Condition(expected=found.version)))
+            assert isinstance(outcome, Stored)
+
+        await asyncio.gather(*(add(stores[n % 4]) for n in range(16)))
+        found = await read(stores[0])
+        assert found is not None
+        assert found.data == "16"
+
+    async def test_of_sixteen_creators_one_wins(self, make_store: MakeStore) -> None:
+        stores = [await make_store() for _ in range(4)]
+        puts = [Put(item(), Condition(absent=True)) for _ in range(16)]
+        outcomes = await asyncio.gather(*(write(stores[n % 4], put) for n, put in enumerate(puts)))
+        assert Counter(type(each) for (each,) in outcomes) == {Stored: 1, Refused: 15}
+
+    async def test_the_newest_of_blind_writes_at_once_remains(self, store: FirestoreStore) -> None:
+        puts = [Put(item()) for _ in range(16)]
+        outcomes = await asyncio.gather(*(write(store, put) for put in puts))
+        assert not [each for (each,) in outcomes if isinstance(each, Failed)]
+        assert await read(store) == puts[-1].item
+
+    async def test_cancelled_calls_leave_no_task_and_a_usable_channel(self, store: FirestoreStore) -> None:
+        await stored(store, item())
+        many = [Put(item(Key("sessions", str(n)))) for n in range(20)]
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.get([KEY]),
+            lambda: store.get([KEY, Key("sessions", "1")]),
+            lambda: store.query(BY_CREATION, limit=5),
+            lambda: store.count(BY_CREATION),
+            lambda: store.write([Put(item(data=os.urandom(1_200_000))), *many]),
+            lambda: store.write([Put(item())]),
+        ]
+        for call in calls:
+            for turns in range(12):
+                task = asyncio.ensure_future(call())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:
+            # Well within the deadline, after which every call would have ended by itself.
+            _, pending = await asyncio.wait(left, timeout=5)
+            assert not pending
+        each = await stored(store, item())
+        assert await read(store) == each
+
+
+class TestLifecycle:
+    async def test_a_host_that_does_not_listen_is_unavailable_within_the_deadline(
+        self, make_store: MakeStore, unused_tcp_port: int
+    ) -> None:
+        store = await make_store(emulator_host=f"127.0.0.1:{unused_tcp_port}", deadline=0.5)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.get([KEY])
+            assert caught.value.__cause__ is not None
+            with pytest.raises(StoreUnavailable):
+                await store.query(BY_CREATION, limit=1)
+            with pytest.raises(StoreUnavailable):
+                await store.provision()
+            outcomes = await write(store, Put(item()), Delete(Key("sessions", "c"), clock.stamp()))
+        for outcome in outcomes:
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, StoreUnavailable)
+            assert not outcome.applied
+
+    async def test_a_service_that_never_answers_is_unavailable_within_the_deadline(self, make_store: MakeStore) -> None:
+        accepted: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(lambda _, writer: accepted.append(writer), "127.0.0.1", 0)
+        host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        store = await make_store(emulator_host=host, deadline=0.3)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable):
+                await store.get([KEY])
+            [outcome] = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, StoreUnavailable)
+        assert outcome.applied
+        await store.aclose()
+        for each in accepted:
+            each.close()
+        server.close()
+        await server.wait_closed()
+
+    async def test_calls_under_way_when_the_store_is_closed_say_so(self, make_store: MakeStore) -> None:
+        store = await make_store()
+        await stored(store, item(data=os.urandom(3_000_000)))
+        sent = store.usage.copy()
+        reading = asyncio.create_task(store.get([KEY]))
+        writing = asyncio.create_task(write(store, Put(item(data=os.urandom(3_000_000)))))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert store.usage.since(sent).requests.total() == 2
+        await store.aclose()
+        with pytest.raises(LifecycleError, match="closed during"):
+            await reading
+        [outcome] = await writing
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, LifecycleError)
+        assert outcome.applied
+        with pytest.raises(LifecycleError, match="not open"):
+            await read(store)
+
+    async def test_a_store_can_be_opened_again(self, store: FirestoreStore) -> None:
+        each = await stored(store, item())
+        await store.aclose()
+        await store.aclose()
+        await store.open()
+        await store.open()
+        assert await read(store) == each
+
+    async def test_another_event_loop_is_refused(self, store: FirestoreStore) -> None:
+        def elsewhere() -> None:
+            asyncio.run(store.get([KEY]))
+
+        with pytest.raises(LifecycleError, match="another event loop"):
+            await asyncio.to_thread(elsewhere)
+
+    async def test_a_ready_client_is_used_and_left_open(self, client: Any, prefix: str, store: FirestoreStore) -> None:
+        async with FirestoreStore(client=client, prefix=prefix) as lent:
+            assert lent.name == "firestore://test-project"
+            assert lent.limits == store.limits
+            each = await stored(lent, item())
+        assert await read(store) == each
+        assert (await client.document(f"{prefix}sessions/a.1b").get()).get("version") == each.version
+
+    async def test_a_client_together_with_another_project_is_refused(self, client: Any) -> None:
+        with pytest.raises(ConfigurationError, match="another project"):
+            FirestoreStore("elsewhere", client=client)
+
+
+class TestDocuments:
+    async def test_a_document_has_native_fields_and_a_timestamp_for_time_to_live(
+        self, store: FirestoreStore, client: Any, prefix: str
+    ) -> None:
+        run = Item(Key("runs", "r.1", "s/1"), clock.stamp(), {"run_index": "00000001"}, b"\x00", 4_102_444_800)
+        await stored(store, run)
+        document = await client.document(f"{prefix}sessions/s.11/runs/r.01").get()
+        fields = document.to_dict()
+        assert fields.pop("expires_at").timestamp() == 4_102_444_800
+        assert fields == {"run_index": "00000001", "version": run.version, "data": b"\x00"}
+
+    async def test_chunks_expire_with_their_document(
+        self, store: FirestoreStore, client: Any, chunks: Callable[[], Awaitable[list[str]]]
+    ) -> None:
+        await stored(store, Item(KEY, clock.stamp(), {"created_at": "1"}, bytes(1_500_000), 4_102_444_800))
+        for path in await chunks():
+            assert (await client.document(path).get()).get("expires_at").timestamp() == 4_102_444_800
+
+    async def test_a_tombstone_stands_in_no_list(self, store: FirestoreStore) -> None:
+        tombstone = await stored(store, Item(KEY, clock.stamp(), expires_at=4_102_444_800, deleted=True))
+        assert await read(store) is None
+        assert (await store.get([KEY], dead=True)).items == (tombstone,)
+        before = store.usage.copy()
+        assert (await store.query(BY_CREATION, limit=5)).items == ()
+        assert await store.count(BY_CREATION) == 0
+        assert store.usage.since(before).documents_read == 0
+
+    async def test_documents_of_another_program_are_named_and_not_guessed_at(
+        self, store: FirestoreStore, client: Any, prefix: str
+    ) -> None:
+        await client.document(f"{prefix}sessions/a.1b").set({"created_at": "2025"})
+        with pytest.raises(CloudDBError, match="has no version") as caught:
+            await read(store)
+        assert caught.value.key == KEY
+
+    async def test_databases_are_apart(self, make_store: MakeStore, store: FirestoreStore) -> None:
+        second = await make_store(database="second")
+        await stored(second, item())
+        assert await read(store) is None
+        assert await read(second) is not None
