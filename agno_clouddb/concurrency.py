@@ -41,8 +41,11 @@ async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | No
             for position, call in enumerate(calls):
                 group.start_soon(run, position, call)
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-    return cast("list[T]", results)
+        first = _first(errors)
+    else:
+        return cast("list[T]", results)
+    # Raised here and not `from None` above, which would take away the cause that the error was raised with.
+    raise first
 
 
 async def gather_outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | CloudDBError]:

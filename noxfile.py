@@ -1,0 +1,108 @@
+"""Everything that a change must pass: ``nox`` runs it all, ``nox -s NAME`` a part, ``nox -s NAME -- OPTIONS`` goes on
+to the tool. All sessions share one environment, brought up to date once a run.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "unit", "conformance", "simulation", "integration", "acceptance"]
+nox.options.default_venv_backend = "none"
+
+_ENVIRONMENT = Path(".nox/shared")
+_REPORTS = Path(".cache/reports")
+_ready = False  # whether this run has brought the environment up to date
+_LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: lint and format."""
+    session.run(_python(session), "-m", "ruff", "check", *session.posargs)
+    session.run(_python(session), "-m", "ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy, strict."""
+    session.run(_python(session), "-m", "mypy", *session.posargs)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """One module at a time."""
+    _test(session)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Every store against the suite of the port."""
+    _test(session)
+
+
+@nox.session
+def simulation(session: nox.Session) -> None:
+    """The fan-out under random schedules of faults."""
+    _test(session)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Repositories, adapters and engines together."""
+    _test(session)
+
+
+@nox.session
+def acceptance(session: nox.Session) -> None:
+    """Whole conversations, budgets, documents and examples."""
+    _test(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """All tests in one run, with the lines and branches that they do not reach."""
+    session.run(_python(session), "-m", "pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The demo, as a user runs it."""
+    session.run(str(Path(_python(session)).with_name("agno-clouddb")), "demo", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every relative link of the documents leads to a file."""
+    broken = [
+        f"{document}: {target}"
+        for document in (*Path().glob("*.md"), *Path("docs").rglob("*.md"))
+        for target in _LINK.findall(document.read_text(encoding="utf-8"))
+        if not (document.parent / target).exists()
+    ]
+    if broken:
+        session.error("links that lead nowhere:\n" + "\n".join(broken))
+
+
+def _test(session: nox.Session) -> None:
+    report = _REPORTS / f"{session.name}.xml"
+    session.run(_python(session), "-m", "pytest", f"tests/{session.name}", f"--junitxml={report}", *session.posargs)
+
+
+def _python(session: nox.Session) -> str:
+    """The interpreter of the environment that all sessions share, made or brought up to date by the first of them."""
+    global _ready
+    python = (_ENVIRONMENT / "bin" / "python").absolute()
+    if not _ready:
+        if not python.exists():
+            session.run(sys.executable, "-m", "venv", "--clear", str(_ENVIRONMENT))
+        project = nox.project.load_toml("pyproject.toml")
+        # Spelled out, since pip knows dependency groups only from version 25.1 on.
+        requirements = nox.project.dependency_groups(project, "lint", "types", "test")
+        session.run(str(python), "-m", "pip", "install", "--quiet", "-e", ".[cli,testing]", *requirements)
+        _ready = True
+    return str(python)
