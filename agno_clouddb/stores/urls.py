@@ -38,6 +38,7 @@ def _dynamodb(parts: SplitResult, parameters: Mapping[str, str], options: StoreO
         prefix=options.prefix,
         deadline=options.deadline,
         shards=_number("shards", parameters.get("shards", "1"), int),
+        report_capacity=_flag("report_capacity", parameters.get("report_capacity", "false")),
     )
 
 
@@ -73,7 +74,7 @@ def _memory(parts: SplitResult, parameters: Mapping[str, str], options: StoreOpt
 
 
 _SCHEMES: Mapping[str, tuple[Callable[[SplitResult, Mapping[str, str], StoreOptions], Store], frozenset[str]]] = {
-    "dynamodb": (_dynamodb, frozenset({"prefix", "deadline", "endpoint_url", "shards"})),
+    "dynamodb": (_dynamodb, frozenset({"prefix", "deadline", "endpoint_url", "shards", "report_capacity"})),
     "firestore": (_firestore, frozenset({"prefix", "deadline", "emulator_host"})),
     "sqlite": (_sqlite, frozenset({"prefix", "deadline"})),
     "memory": (_memory, frozenset({"prefix", "deadline"})),
@@ -84,7 +85,7 @@ def store_from_url(url: str, options: StoreOptions) -> Store:
     """The store that a URL names, not open yet.
 
     Args:
-        url: ``dynamodb://REGION[?endpoint_url=…&prefix=…&shards=…]``,
+        url: ``dynamodb://REGION[?endpoint_url=…&prefix=…&shards=…&report_capacity=true]``,
             ``firestore://PROJECT[/DATABASE][?emulator_host=…&prefix=…]``, ``sqlite:///FILE`` or ``memory://``; each
             also with ``deadline=SECONDS``.
         options: what holds where the URL does not say otherwise.
@@ -115,6 +116,12 @@ def _number(name: str, text: str, kind: Callable[[str], N]) -> N:
     if not 0 < value < float("inf"):
         raise ConfigurationError(f"{name} is {text!r}, not a number over 0")
     return value
+
+
+def _flag(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ConfigurationError(f"{name} is {text!r}, neither true nor false")
+    return text == "true"
 
 
 def _refuse_path(parts: SplitResult) -> None:

@@ -18,6 +18,7 @@ from agno_clouddb.errors import ConfigurationError, StoreUnavailable, Throttled
 from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call, Reason, Rejected, backoff
 from agno_clouddb.stores.dynamodb.errors import DRIVER_ERRORS, code_of, error_of, fault_of
 from agno_clouddb.stores.dynamodb.expressions import Request
+from agno_clouddb.stores.usage import Usage
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb import DynamoDBClient
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 _LOCAL_CREDENTIAL = "local"
+
+_UNITS = {
+    "get_item": "read",
+    "batch_get_item": "read",
+    "query": "read",
+    "put_item": "write",
+    "delete_item": "write",
+    "batch_write_item": "write",
+    "transact_write_items": "write",
+}
+"""The calls of the service that report units, and of which kind."""
 
 
 class Client:
@@ -34,12 +46,18 @@ class Client:
         client: the driver's client.
         stack: closes it.
         store: the store's name, for errors.
+        usage: counts requests, and the units that the service reports.
+        report_capacity: ask the service to report units.
     """
 
-    def __init__(self, client: DynamoDBClient, stack: AsyncExitStack, store: str) -> None:
+    def __init__(
+        self, client: DynamoDBClient, stack: AsyncExitStack, store: str, usage: Usage, report_capacity: bool
+    ) -> None:
         self.driver = client
         self._stack = stack
         self._store = store
+        self._usage = usage
+        self._report_capacity = report_capacity
 
     @classmethod
     async def open(
@@ -51,6 +69,8 @@ class Client:
         local: bool,
         session: aioboto3.Session | None,
         deadline: float,
+        usage: Usage,
+        report_capacity: bool,
     ) -> Client:
         """Open the driver's client; no request is sent.
 
@@ -61,6 +81,8 @@ class Client:
             local: an emulator listens there, which takes any credentials.
             session: the session to use instead of a default one.
             deadline: seconds that a call of the store may take, which a single request must not outlast.
+            usage: counts requests, and the units that the service reports.
+            report_capacity: ask the service to report units.
 
         Raises:
             ConfigurationError: region, credentials, profile or endpoint are missing or malformed.
@@ -92,7 +114,7 @@ class Client:
                     f"the client cannot be made: {error}", store=store, remedy="Check region, profile and endpoint"
                 ) from error
             raise
-        return cls(client, stack, store)
+        return cls(client, stack, store, usage, report_capacity)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -112,8 +134,11 @@ class Client:
             CloudDBError: the library's error for anything else.
         """
         method = getattr(self.driver, operation)
+        if self._report_capacity and operation in _UNITS:
+            request = {**request, "ReturnConsumedCapacity": "TOTAL"}
         attempt = 0
         while True:
+            self._usage.requests[self.driver.meta.method_to_api_mapping[operation]] += 1
             known, call.unknown = call.unknown, True
             try:
                 answer = await method(**request)
@@ -130,9 +155,19 @@ class Client:
                     ) from error
             else:
                 call.unknown = known
+                if self._report_capacity:
+                    self._count_units(operation, answer)
                 return answer
             attempt += 1
             await anyio.sleep(delay)
+
+    def _count_units(self, operation: str, answer: dict[str, Any]) -> None:
+        reported = answer.get("ConsumedCapacity", [])
+        units = sum(each["CapacityUnits"] for each in (reported if isinstance(reported, list) else [reported]))
+        if _UNITS.get(operation) == "read":
+            self._usage.read_units += units
+        else:
+            self._usage.write_units += units
 
     async def pause(self, attempt: int, call: Call, reason: str) -> None:
         """Wait before going on with what the service left undone.

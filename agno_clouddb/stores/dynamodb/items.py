@@ -2,7 +2,9 @@
 
 A field that orders an index is kept as ``<value> U+001F <id>``: unique in its index, so that a place in a list is one
 sort key. The separator orders below every character that values and ids may contain, so that the order of these texts
-is the order of (value, id) also where one value is the beginning of another, which ``#`` or ``/`` would not give.
+is the order of (value, id) also where one value is the beginning of another, which ``#`` or ``/`` would not give. A value
+of the greatest length is not the beginning of another and goes without separator, so that it fits with an id of the
+greatest length into the 1,024 bytes of a sort key ("Quotas in Amazon DynamoDB", the service's developer guide).
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.stores.base import Item, Key, Payload
+from agno_clouddb.stores.base import MAX_ID_BYTES, Item, Key, Payload
 from agno_clouddb.stores.dynamodb.expressions import AttributeValue
 from agno_clouddb.stores.dynamodb.tables import CHUNK_PARTITION, CHUNK_SORT, TTL_ATTRIBUTE, Layout
 from agno_clouddb.stores.schema import SHARD
@@ -21,7 +22,6 @@ from agno_clouddb.stores.schema import SHARD
 __all__ = [
     "CHUNK_BYTES",
     "INLINE_BYTES",
-    "MAX_SORT_BYTES",
     "SEPARATOR",
     "Row",
     "chunk_items",
@@ -38,9 +38,6 @@ __all__ = [
 
 SEPARATOR = "\x1f"
 
-MAX_SORT_BYTES = 1024
-"""The longest sort key. Source: "Quotas in Amazon DynamoDB", the service's developer guide."""
-
 INLINE_BYTES = 400_000
 """The largest item, of the 409,600 bytes that the service allows; the rest is for its entries in local indexes."""
 
@@ -52,7 +49,8 @@ Attributes = dict[str, AttributeValue]
 
 def composite(value: str, id: str) -> str:
     """A place in an index as one text."""
-    return f"{value}{SEPARATOR}{id}"
+    longest = len(value) * 4 >= MAX_ID_BYTES and len(value.encode()) >= MAX_ID_BYTES
+    return value + id if longest else f"{value}{SEPARATOR}{id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +89,12 @@ def shard_of(id: str, shards: int) -> str:
 
 
 def to_attributes(item: Item, layout: Layout, shards: int) -> Attributes:
-    """All attributes of an item but its payload.
-
-    Raises:
-        InvalidRecord: a sort value is, together with the id, too long for an index.
-    """
+    """All attributes of an item but its payload."""
     attributes = key_attributes(item.key, layout)
     attributes["version"] = {"S": item.version}
     for name, value in item.fields.items():
         if name in layout.sorts:
-            value = _sort_value(name, value, item.key)
+            value = composite(value, item.key.id)
         attributes[name] = {"S": value}
     if layout.sharded and not item.deleted:
         attributes[SHARD] = {"S": shard_of(item.key.id, shards)}
@@ -109,14 +103,6 @@ def to_attributes(item: Item, layout: Layout, shards: int) -> Attributes:
     if item.deleted:
         attributes["deleted"] = {"BOOL": True}
     return attributes
-
-
-def _sort_value(name: str, value: str, key: Key) -> str:
-    place = composite(value, key.id)
-    if len(place) * 4 > MAX_SORT_BYTES and (size := len(place.encode())) > MAX_SORT_BYTES:
-        problem = f"and the id are {size - 1} bytes together, over the limit of {MAX_SORT_BYTES - 1}"
-        raise InvalidRecord(name, problem, collection=key.collection)
-    return place
 
 
 def data_attribute(data: Payload) -> Attributes:
@@ -129,9 +115,10 @@ def data_attribute(data: Payload) -> Attributes:
 def row_of(attributes: Mapping[str, Any], layout: Layout) -> Row:
     """The item in its attributes."""
     key = key_of(attributes, layout)
-    tail = -len(key.id) - len(SEPARATOR)
     fields = {
-        name: attributes[name]["S"][:tail] if name in layout.sorts else attributes[name]["S"]
+        name: attributes[name]["S"].removesuffix(key.id).removesuffix(SEPARATOR)
+        if name in layout.sorts
+        else attributes[name]["S"]
         for name in layout.collection.fields
         if name in attributes
     }

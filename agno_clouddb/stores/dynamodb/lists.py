@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.stores.base import Cursor, Item, Page, Query
+from agno_clouddb.stores.base import MAX_ID_BYTES, Cursor, Item, Page, Query
 from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call
 from agno_clouddb.stores.dynamodb.expressions import Attribute, Expression, Request, render, text
-from agno_clouddb.stores.dynamodb.items import MAX_SORT_BYTES, SEPARATOR, Row, composite, key_of, row_of
+from agno_clouddb.stores.dynamodb.items import SEPARATOR, Row, composite, key_of, row_of
 from agno_clouddb.stores.dynamodb.reads import TORN_READS, Reader
 from agno_clouddb.stores.schema import SHARD, Index
 
@@ -132,16 +132,15 @@ def _partitions(query: Query, index: Index, local: bool, shards: int) -> tuple[s
 
 def _bound(query: Query, value: str, id: str | None = None) -> str:
     """A value, or a place, to compare sort keys with. Every sort key with a value from ``value`` on is above it."""
-    bound = value if id is None else composite(value, id)
     path = query.sort if id is None else "cursor"
     try:
-        size = len(bound.encode())
+        size = max(len(value.encode()), len((id or "").encode()))
     except UnicodeEncodeError:
         raise InvalidRecord(path, "must not contain lone surrogates", collection=query.collection) from None
-    if size > MAX_SORT_BYTES or min(value, default=" ") <= SEPARATOR:
-        problem = f"is over {MAX_SORT_BYTES} bytes long or has control characters, as no sort value has"
+    if size > MAX_ID_BYTES or min(value, default=" ") <= SEPARATOR:
+        problem = f"is over {MAX_ID_BYTES} bytes long or has control characters, as no sort value has"
         raise InvalidRecord(path, problem, collection=query.collection)
-    return bound
+    return value if id is None else composite(value, id)
 
 
 @dataclass(slots=True)

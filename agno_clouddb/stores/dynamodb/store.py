@@ -33,6 +33,7 @@ from agno_clouddb.stores.dynamodb.lists import Lister, plan
 from agno_clouddb.stores.dynamodb.reads import Reader
 from agno_clouddb.stores.dynamodb.tables import chunk_table, layouts
 from agno_clouddb.stores.dynamodb.writes import TRANSACTION_ACTIONS, Writer
+from agno_clouddb.stores.usage import Usage
 
 if TYPE_CHECKING:
     import aioboto3
@@ -77,6 +78,10 @@ class DynamoDBStore(Store):
         deadline: seconds within which every call but ``provision`` ends.
         shards: over how many index partitions a whole collection is spread, for those who write over 1,000 items a
             second. May be raised later, never lowered: items of higher shards would not be listed.
+        report_capacity: ask the service for the units that each request has used, which ``usage`` adds up.
+
+    Attributes:
+        usage: requests sent, and units used where they are reported.
 
     Raises:
         ConfigurationError: an argument is out of its range.
@@ -93,6 +98,7 @@ class DynamoDBStore(Store):
         session: aioboto3.Session | None = None,
         deadline: float = 10.0,
         shards: int = 1,
+        report_capacity: bool = False,
     ) -> None:
         self._local = _is_loopback(endpoint_url)
         named = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -108,6 +114,8 @@ class DynamoDBStore(Store):
         self._session = session
         self._deadline = deadline
         self._shards = shards
+        self._report_capacity = report_capacity
+        self.usage = Usage()
         self._layouts = layouts(prefix)
         self._chunks = chunk_table(prefix)
         self._opened: _Opened | None = None
@@ -124,6 +132,8 @@ class DynamoDBStore(Store):
             local=self._local,
             session=self._session,
             deadline=self._deadline,
+            usage=self.usage,
+            report_capacity=self._report_capacity,
         )
         reader = Reader(client, self._layouts, self._chunks, self.name)
         writer = Writer(

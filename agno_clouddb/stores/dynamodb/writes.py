@@ -128,7 +128,6 @@ class Writer:
             replaced: the chunked item found under its key, which is to be replaced with its chunks.
 
         Raises:
-            InvalidRecord: a sort value and the id are too long together.
             RecordTooLarge: the fields alone are larger than an item may be.
         """
         layout = self._layouts[mutation.key.collection]
