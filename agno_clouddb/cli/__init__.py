@@ -1,0 +1,1 @@
+"""The agno-clouddb command, which ``pip install "agno_clouddb[cli]"`` brings."""

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,12 @@ from agno_clouddb.cli.demo import recorded_conversations
 _HANG = 180.0  # seconds after which a program counts as hanging
 
 
-def run(*arguments: str, env: Mapping[str, str | None] | None = None) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["demo", *arguments], catch_exceptions=False, env=env)
+# A CI service may ask for colours where there is no terminal.
+_NO_TERMINAL = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None}
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["demo", *arguments], catch_exceptions=False, env=_NO_TERMINAL)
     return result.exit_code, result.stdout, result.stderr
 
 

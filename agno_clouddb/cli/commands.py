@@ -1,0 +1,125 @@
+"""The commands of agno-clouddb."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from agno_clouddb import __version__
+from agno_clouddb.cli import report
+from agno_clouddb.cli.backends import Backend, started
+from agno_clouddb.cli.conversations import Conversation, load
+from agno_clouddb.cli.demo import Demo, recorded_conversations
+from agno_clouddb.errors import CloudDBError, ConfigurationError, InvalidRecord
+
+__all__ = ["app"]
+
+_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="Persistence for AI agents on Amazon DynamoDB and Google Cloud Firestore, one or both at once.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agno-clouddb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run the command that is named."""
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="Conversations to replay, one JSON object a line, instead of those that come with the library.",
+        ),
+    ] = None,
+    sessions: Annotated[int, typer.Option(min=1, metavar="N", help="How many conversations at once.")] = 32,
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="A store to write to instead of engines started for the demo; give it several times for a fan-out.",
+        ),
+    ] = None,
+) -> None:
+    """Replay recorded conversations onto both clouds at once and read them back from each.
+
+    Starts DynamoDB Local (or moto) and the Firestore emulator on this machine, with SQLite in place of what is
+    missing. Exits with 0 when everything was read back as it was recorded, with 1 when not, with 2 when an argument
+    or the file is wrong.
+    """
+    console = report.console()
+    conversations = _load(data or recorded_conversations())
+    try:
+        with _backends(store or [], console) as backends:
+            run = Demo(backends, conversations, sessions, console)
+            equal = asyncio.run(run.run())
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    except ConfigurationError as error:
+        raise _failure(str(error), _USAGE) from error
+    except CloudDBError as error:
+        raise _failure(str(error), _FAILED) from error
+    if store:
+        console.print(f"What was written stays, under the prefix {run.prefix} where a URL names none.", soft_wrap=True)
+    console.print("Everything was read back as it was recorded." if equal else "Not everything was read back.")
+    raise typer.Exit(0 if equal else _FAILED)
+
+
+def _load(path: Path) -> list[Conversation]:
+    try:
+        return load(path)
+    except InvalidRecord as error:
+        raise _failure(str(error), _USAGE) from error
+    except OSError as error:
+        raise _failure(f"{path}: {error.strerror}", _USAGE) from error
+
+
+@contextmanager
+def _backends(urls: Sequence[str], console: Console) -> Iterator[list[Backend]]:
+    """The stores that were named, or engines that end with the block."""
+    if urls:
+        yield [Backend(url.partition("?")[0], url) for url in urls]
+        return
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    with ExitStack() as engines:
+        with console.status("starting the engines …"):
+            backends = engines.enter_context(started(say))
+        try:
+            yield backends
+        finally:
+            say("stopping the engines …")
+
+
+def _failure(message: str, status: int) -> typer.Exit:
+    typer.echo(f"agno-clouddb: {message}", err=True)
+    return typer.Exit(status)
