@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from agno_clouddb.cli.backends import Backend, started
 from agno_clouddb.cli.conversations import Conversation, load
 from agno_clouddb.cli.demo import Demo, recorded_conversations
 from agno_clouddb.errors import CloudDBError, ConfigurationError, InvalidRecord
+from agno_clouddb.stores.firestore import indexes
 
 __all__ = ["app"]
 
@@ -90,6 +92,14 @@ def demo(
         console.print(f"What was written stays, under the prefix {run.prefix} where a URL names none.", soft_wrap=True)
     console.print("Everything was read back as it was recorded." if equal else "Not everything was read back.")
     raise typer.Exit(0 if equal else _FAILED)
+
+
+@app.command("firestore-indexes")
+def firestore_indexes(
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="What precedes the names of collections.")] = "agno_",
+) -> None:
+    """Print the firestore.indexes.json that `firebase deploy --only firestore:indexes` takes."""
+    typer.echo(json.dumps(indexes.firestore_indexes(prefix), indent=2))
 
 
 def _load(path: Path) -> list[Conversation]:

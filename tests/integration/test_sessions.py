@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -405,8 +406,6 @@ async def test_deleting_many_counts_those_that_were_there(db: Database) -> None:
 
 
 async def test_a_payload_of_three_megabytes_round_trips_or_is_refused_whole(db: Database) -> None:
-    import random
-
     noise = random.Random(7).randbytes(1_500_000).hex()
     await db.sessions.upsert(session())
     await db.sessions.append_run("s1", run("big", noise=noise))
@@ -470,8 +469,10 @@ async def test_a_cancelled_call_leaves_the_database_usable_and_no_task_behind(db
     await db.sessions.upsert(session())
     before = asyncio.all_tasks()
     for delay in (0.0, 0.001, 0.003):
-        calls = [asyncio.ensure_future(db.sessions.append_run("s1", run(f"r{n}", pad="x" * 500))) for n in range(8)]
-        calls += [asyncio.ensure_future(db.sessions.get("s1")) for _ in range(4)]  # type: ignore[misc]
+        calls: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(db.sessions.append_run("s1", run(f"r{n}", pad="x" * 500))) for n in range(8)
+        ]
+        calls += [asyncio.ensure_future(db.sessions.get("s1")) for _ in range(4)]
         _, pending = await asyncio.wait(calls, timeout=delay)
         for call in pending:
             call.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,13 @@ def test_a_database_used_from_another_event_loop_says_so() -> None:
         await db.provision()
 
     async def used() -> None:
-        for call in (lambda: db.sessions.get("s1"), db.open, db.aclose, db.provision):
+        calls: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: db.sessions.get("s1"),
+            db.open,
+            db.aclose,
+            db.provision,
+        )
+        for call in calls:
             with pytest.raises(LifecycleError, match="another event loop"):
                 await call()
 
