@@ -173,6 +173,14 @@ class TestTokens:
         again = item()
         assert await write(store, Put(again, Condition(absent=True))) == (Stored(again.version),)
 
+    async def test_every_refusal_of_an_atomic_write_is_reported(
+        self, store: FirestoreStore, other: FirestoreStore
+    ) -> None:
+        older, missing = item(), Key("sessions", "none")
+        newer = await stored(other, item())
+        outcomes = await write(store, Put(older), Delete(missing, clock.stamp()), atomic=True)
+        assert outcomes == (Refused("older", newer.version, newer.fields), Refused("absent"))
+
     async def test_forgotten_tokens_cost_a_read_and_nothing_else(self, make_store: MakeStore) -> None:
         store = await make_store(max_tokens=1)
         await stored(store, item())
@@ -207,6 +215,19 @@ class TestBudgets:
         page = await store.query(query, limit=4, cursor=page.cursor)
         assert ([each.key.id for each in page.items], page.cursor) == (names[4:], None)
 
+    async def test_what_is_left_over_of_the_last_documents_read_is_on_the_next_page(
+        self, store: FirestoreStore
+    ) -> None:
+        names = [f"{n:03}" for n in range(40, 45)]
+        await store.write([Put(item(Key("sessions", n), created_at=n, session_name="A Chat")) for n in names])
+        query = Query("sessions", "created_at", contains={"session_name": "chat"})
+        found: list[str] = []
+        page = await store.query(query, limit=2)
+        while page.cursor is not None:
+            found += [each.key.id for each in page.items]
+            page = await store.query(query, limit=2, cursor=page.cursor)
+        assert found + [each.key.id for each in page.items] == names
+
     async def test_counting_reads_no_documents_where_an_index_has_all_filters(self, store: FirestoreStore) -> None:
         before = store.usage.copy()
         assert await store.count(Query("sessions", "created_at", equals={"user_id": "ann"})) == 45
@@ -224,6 +245,11 @@ class TestBudgets:
         assert await requests(store, store.write(puts)) == {"BatchWrite": 1}
         puts = [Put(item(Key("sessions", f"{n:03}"))) for n in range(40, 50)]
         assert await requests(store, store.write(puts, atomic=True)) == {"Commit": 1}
+
+    async def test_more_bytes_than_a_request_takes_are_split(self, store: FirestoreStore) -> None:
+        puts: list[Mutation] = [Put(item(Key("sessions", f"wide{n}"), os.urandom(900_000))) for n in range(6)]
+        assert await requests(store, store.write(puts)) == {"BatchWrite": 2}
+        assert all((await store.get([each.key for each in puts])).items)
 
     async def test_more_writes_than_a_request_takes_are_split(self, store: FirestoreStore) -> None:
         puts: list[Mutation] = [Put(item(Key("sessions", f"bulk{n}"))) for n in range(501)]
@@ -395,6 +421,13 @@ class TestLostAnswers:
         outcomes = await write(store, Put(first), Put(second), atomic=True)
         assert outcomes == (Stored(first.version), Stored(second.version))
 
+    async def test_a_write_that_was_never_sent_was_surely_not_applied(self, make_store: MakeStore) -> None:
+        store = await make_store(deadline=-1.0)
+        [outcome] = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, StoreUnavailable)
+        assert not outcome.applied
+
     async def test_a_write_without_an_answer_may_have_been_applied(
         self, make_store: MakeStore, answers: LostAnswers
     ) -> None:
@@ -473,10 +506,9 @@ class TestConcurrency:
             lambda: store.write([Put(item())]),
         ]
         for call in calls:
-            for turns in range(12):
+            for attempt in range(100):
                 task = asyncio.ensure_future(call())
-                for _ in range(turns):
-                    await asyncio.sleep(0)
+                await asyncio.wait([task], timeout=attempt * 1e-5)
                 task.cancel()
                 await asyncio.wait([task])
         if left := asyncio.all_tasks() - {asyncio.current_task()}:

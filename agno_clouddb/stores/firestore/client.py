@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -85,6 +86,11 @@ class Answers:
     read_time: Message
 
 
+def _read_time(responses: Sequence[Message]) -> Message | None:
+    # The service vouches that no document of the answer has changed up to the read time of a later one.
+    return next((each.read_time for each in reversed(responses) if each.HasField("read_time")), None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Method:
     name: str
@@ -115,30 +121,39 @@ class Connection:
         self.database: str = client._database_string
         self.root = f"{self.database}/documents"
         self._channel = _create_channel(client) if owned else client._firestore_api.transport.grpc_channel
-        routing: tuple[str, str] = to_grpc_metadata({"database": self.database})  # type: ignore[no-untyped-call]
-        self._metadata = (*client._rpc_metadata, client._client_info.to_grpc_metadata(), routing)
+        self._metadata = (*client._rpc_metadata, client._client_info.to_grpc_metadata())
         self._commit = self._method("Commit", firestore.CommitRequest, firestore.CommitResponse)
         self._batch_write = self._method("BatchWrite", firestore.BatchWriteRequest, firestore.BatchWriteResponse)
-        self._get_document = self._method("GetDocument", firestore.GetDocumentRequest, document.Document)
+        self._get_document = self._method(
+            "GetDocument", firestore.GetDocumentRequest, document.Document, routing="name"
+        )
         self._batch_get = self._method(
             "BatchGetDocuments", firestore.BatchGetDocumentsRequest, firestore.BatchGetDocumentsResponse, stream=True
         )
-        self._run_query = self._method("RunQuery", firestore.RunQueryRequest, firestore.RunQueryResponse, stream=True)
+        self._run_query = self._method(
+            "RunQuery", firestore.RunQueryRequest, firestore.RunQueryResponse, stream=True, routing="parent"
+        )
         self._aggregate = self._method(
             "RunAggregationQuery",
             firestore.RunAggregationQueryRequest,
             firestore.RunAggregationQueryResponse,
             stream=True,
+            routing="parent",
         )
 
-    def _method(self, name: str, request: Message, response: Message, *, stream: bool = False) -> _Method:
+    def _method(
+        self, name: str, request: Message, response: Message, *, stream: bool = False, routing: str = "database"
+    ) -> _Method:
         make = self._channel.unary_stream if stream else self._channel.unary_unary
         call = make(
             f"{_SERVICE}/{name}",
             request_serializer=request.pb().SerializeToString,
             response_deserializer=response.pb().FromString,
         )
-        return _Method(name, call)
+        # Requests are routed by database, so that one header does for all documents in it.
+        resource = self.database if routing == "database" else self.root
+        header: tuple[str, str] = to_grpc_metadata({routing: resource})  # type: ignore[no-untyped-call]
+        return _Method(name, partial(call, metadata=(*self._metadata, header)))
 
     async def aclose(self) -> None:
         """Close the channel, unless the client is the user's. Requests under way end with LifecycleError."""
@@ -216,7 +231,7 @@ class Connection:
         if len(responses) != len(names):
             raise Fault("UNAVAILABLE", f"{len(responses)} of {len(names)} documents were answered")
         found = tuple(each.found for each in responses if each.HasField("found"))
-        return Answers(found, responses[-1].read_time if responses else None)
+        return Answers(found, _read_time(responses))
 
     async def run_query(self, parent: str, query: Message, until: float) -> Answers:
         """The documents that a StructuredQuery finds directly under ``parent``, in its order."""
@@ -224,7 +239,7 @@ class Connection:
         responses = await self._read(self._collect, self._run_query, request, until)
         found = tuple(each.document for each in responses if each.HasField("document"))
         self._usage.documents_read += len(found)
-        return Answers(found, responses[-1].read_time if responses else None)
+        return Answers(found, _read_time(responses))
 
     async def count(self, parent: str, query: Message, until: float) -> int:
         """How many documents a StructuredQuery finds directly under ``parent``."""
@@ -265,10 +280,10 @@ class Connection:
             raise
 
     async def _send(self, method: _Method, request: Message, timeout: float) -> Message:
-        return await method.call(request, timeout=timeout, metadata=self._metadata)
+        return await method.call(request, timeout=timeout)
 
     async def _collect(self, method: _Method, request: Message, timeout: float) -> list[Message]:
-        call = method.call(request, timeout=timeout, metadata=self._metadata)
+        call = method.call(request, timeout=timeout)
         responses: list[Message] = []
         try:
             while (response := await call.read()) is not grpc.aio.EOF:

@@ -64,7 +64,7 @@ class FirestoreStore(Store):
     commit and read as of the same moment.
 
     Limits: https://firebase.google.com/docs/firestore/quotas. A request is at most 10 MiB, on the emulator 4 MiB, so
-    that a payload is at most 9.9 MiB, on the emulator 3.9 MiB.
+    that a payload is at most 9.875 MiB, on the emulator 3.875 MiB.
 
     Args:
         project: the project's id; by default that of the client, or of the environment's credentials.
