@@ -516,7 +516,7 @@ class Store(ABC):
             keys: any number; the store splits them into requests. Duplicates are allowed.
             consistency: ``strong`` by default.
             dead: also give tombstones and expired items that are still stored, by whose versions a coordinator tells
-                what is newest.
+                what is newest. Nothing is promised of their payloads.
 
         Raises:
             InvalidRecord: a key no store can hold.

@@ -192,7 +192,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(keys=st.lists(KEYS, max_size=6))
     def get_with_the_dead(self, keys: list[Key]) -> None:
         found, wanted = self._both(lambda each: each.get(keys, dead=True))
-        assert [plain(item) for item in found.items] == [plain(item) for item in wanted.items]
+        assert [_known(item) for item in found.items] == [_known(item) for item in wanted.items]
 
     @rule(query=queries(), limit=st.integers(1, 4))
     def first_page(self, query: Query, limit: int) -> None:
@@ -285,3 +285,8 @@ def run_state_machine(make_store: Callable[[], Awaitable[Store]], *, examples: i
             )
         finally:
             runner.run(store.aclose())
+
+
+def _known(item: Item | None) -> tuple[object, ...] | None:
+    """What a store must know of an item: nothing is promised of the payload of a dead one."""
+    return plain(replace(item, data="") if item is not None and not item.live(LONG_PAST) else item)
