@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from agno_clouddb.errors import CloudDBError
 from agno_clouddb.stores import codec
@@ -17,6 +17,8 @@ from agno_clouddb.stores.firestore.queries import exact, structured
 from agno_clouddb.stores.firestore.tokens import Snapshot, Tokens
 
 __all__ = ["Reader"]
+
+T = TypeVar("T")
 
 _KEYS_PER_REQUEST = 300
 _CHUNKS_PER_REQUEST = 32
@@ -51,7 +53,9 @@ class Reader:
             until: the deadline, in seconds of the event loop's clock.
             dead: also give tombstones and expired items, without what they have in chunks, which may expire first.
         """
-        unique = list(dict.fromkeys(keys))
+        return await _untorn(lambda: self._get(list(dict.fromkeys(keys)), until, dead))
+
+    async def _get(self, unique: list[Key], until: float, dead: bool) -> dict[Key, Item]:
         items: dict[Key, Item] = {}
         if len(unique) == 1:
             snapshot = await self._get_one(unique[0], until)
@@ -97,6 +101,9 @@ class Reader:
 
     async def page(self, query: Query, limit: int, cursor: Cursor | None, until: float) -> Page:
         """One page of a list: one request when no filter is left to apply here, as many as it takes otherwise."""
+        return await _untorn(lambda: self._page(query, limit, cursor, until))
+
+    async def _page(self, query: Query, limit: int, cursor: Cursor | None, until: float) -> Page:
         items: list[Item] = []
         step, largest = limit, limit if exact(query) else max(limit, _LARGEST_STEP)
         while True:
@@ -156,7 +163,11 @@ class Reader:
     async def _with_payloads(self, snapshots: Sequence[Snapshot], answers: Answers, until: float) -> list[Item]:
         """The items of ``snapshots``, with the payloads that are in chunks.
 
-        Chunks are read as of the moment at which their documents were, so that a write in between cannot show through.
+        Chunks are read as of the moment at which their documents were, so that a write in between does not show. One at
+        that very moment may: then the chunks are missing, and the read is torn.
+
+        Raises:
+            _Torn: not all chunks of a payload are there.
         """
         names = [
             self._layout.chunk(self._layout.document(each.item.key), each.item.version, number)
@@ -181,8 +192,8 @@ class Reader:
         parts = [chunks.get(self._layout.chunk(name, item.version, number)) for number in range(snapshot.chunks)]
         present = [each for each in parts if each is not None]
         if len(present) < len(parts):
-            raise CloudDBError(
-                f"{len(parts) - len(present)} of {len(parts)} chunks of the payload are missing",
+            raise _Torn(
+                f"{len(parts) - len(present)} of {len(parts)} chunks of version {item.version} are missing",
                 store=self._name,
                 key=item.key,
                 remedy="Another program has deleted documents in the subcollection `chunks`; write the record anew",
@@ -202,6 +213,22 @@ class Reader:
         for key in keys:
             if key not in found:
                 self._tokens.forget(key)
+
+
+class _Torn(CloudDBError):
+    """Chunks are missing: those of a version that was replaced while it was read, or for good."""
+
+
+async def _untorn(read: Callable[[], Awaitable[T]]) -> T:
+    """Read again while what was read is torn, unless the same chunks are missing twice."""
+    missing: str | None = None
+    while True:
+        try:
+            return await read()
+        except _Torn as torn:
+            if str(torn) == missing:
+                raise
+            missing = str(torn)
 
 
 def _only(keys: Iterable[Key]) -> Key | None:
