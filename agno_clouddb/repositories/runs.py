@@ -8,11 +8,15 @@ to its end.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from agno_clouddb.errors import InvalidRecord, RecordTooLarge
 from agno_clouddb.records.sessions import Run
 from agno_clouddb.repositories.base import Connection, Repository
-from agno_clouddb.stores.base import Condition, Consistency, Delete, Item, Key, Page, Put, Query, Refused
+from agno_clouddb.stores.base import Condition, Consistency, Delete, Item, Key, Page, Put, Query, Refused, Stored
+from agno_clouddb.stores.clock import is_version
 
 __all__ = ["RUNS_PAGE", "Runs", "run_key", "runs_query", "session_key"]
 
@@ -20,7 +24,14 @@ RUNS_PAGE = 500
 """The most runs that are read at once."""
 
 _KNOWN_SESSIONS = 10_000
-_NOBODY = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a session's header."""
+
+    owner: str | None
+    generation: str
 
 
 class Runs(Repository):
@@ -28,8 +39,8 @@ class Runs(Repository):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        # The owners of sessions known to exist, so that appending a run need not read the session's header first.
-        self._owners: OrderedDict[str, str] = OrderedDict()
+        # Sessions known to exist, so that appending a run need not read the session's header first.
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     async def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
         """Add a run to the end of a session, in one request; the header is not touched.
@@ -40,7 +51,10 @@ class Runs(Repository):
             session_id: the session, which must exist. A session that this Database has not met yet is looked up
                 first, which costs one more request.
             run: what to write; its ``run_index`` is set by the call.
-            user_id: only when the session belongs to this user, as this Database last saw it.
+            user_id: only when the session belongs to this user.
+
+        Whether the session exists, and whose it is, is judged by what this Database last saw of it, be it by reading,
+        writing or appending: one that another process has deleted since is not missed.
 
         Returns:
             What is stored, with its version and its place.
@@ -51,20 +65,9 @@ class Runs(Repository):
             NotOwner: the session belongs to another user.
             PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
-        key = run_key(session_id, run.run_id)
-        await self._require_session(session_id, user_id)
-        created_at = run.created_at or datetime.now(UTC)
-        run = run.model_copy(update={"session_id": session_id, "created_at": created_at})
-
-        def first(version: str) -> Put:
-            return Put(run.model_copy(update={"run_index": version}).to_item(key, version), Condition(absent=True))
-
-        outcome = await self._write(first)
-        if isinstance(outcome, Refused):
-            if outcome.reason != "exists":
-                self._raise_refused(key, outcome)
-            return await self._put_run(key, run.model_copy(update={"run_index": outcome.fields["run_index"]}))
-        return run.model_copy(update={"run_index": outcome.version, "version": outcome.version})
+        session = await self._require_session(session_id, user_id)
+        (stored,) = await self._append(session_id, session.generation, [run])
+        return stored
 
     async def upsert_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
         """Write a run: a stored one is replaced and keeps its place, a new one goes to the end of the session.
@@ -72,11 +75,11 @@ class Runs(Repository):
         One request for a run that was read or returned by this library, as ``append_run`` otherwise.
         Arguments, result and errors are those of ``append_run``.
         """
-        if run.version is None or run.run_index is None or run.session_id != session_id:
+        placed = run.version is not None and run.run_index is not None and is_version(run.run_index)
+        if not placed or run.session_id != session_id:
             return await self.append_run(session_id, run, user_id=user_id)
-        key = run_key(session_id, run.run_id)
         await self._require_session(session_id, user_id)
-        return await self._put_run(key, run)
+        return await self._put_run(run_key(session_id, run.run_id), run, run.run_index)
 
     async def get_run(
         self, session_id: str, run_id: str, *, user_id: str | None = None, consistency: Consistency | None = None
@@ -118,11 +121,46 @@ class Runs(Repository):
             self._clock.observe(item.version)
         return found[:wanted], degraded
 
-    async def _put_run(self, key: Key, run: Run) -> Run:
-        outcome = await self._write(lambda version: Put(run.to_item(key, version)))
+    async def _append(self, session_id: str, generation: str, runs: Sequence[Run]) -> list[Run]:
+        """Write runs that are not stored yet to the end of a session, in order, all at once."""
+        keys = [run_key(session_id, run.run_id) for run in runs]
+        now = datetime.now(UTC)
+        fresh = [run.model_copy(update={"session_id": session_id, "created_at": run.created_at or now}) for run in runs]
+        stamps = [self._clock.stamp() for _ in fresh]
+        outcomes = await self._store.write(
+            [
+                Put(_placed(run, stamp).to_item(key, stamp), Condition(absent=True))
+                for run, key, stamp in zip(fresh, keys, stamps, strict=True)
+            ]
+        )
+        stored: list[Run] = []
+        for run, key, outcome in zip(fresh, keys, map(self._seen, outcomes), strict=True):
+            if isinstance(outcome, Stored):
+                stored.append(_placed(run, outcome.version).model_copy(update={"version": outcome.version}))
+                continue
+            # It is there already and keeps its place, unless it is left over from an earlier session of the same id.
+            kept = outcome.reason == "exists" and (outcome.version or "") > generation
+            stored.append(await self._put_run(key, run, outcome.fields.get("run_index") if kept else None))
+        return stored
+
+    def _check_runs(self, session_id: str, runs: Sequence[Run]) -> None:
+        """Raise InvalidRecord or RecordTooLarge unless all runs can be stored."""
+        limit, seen = self._store.limits.payload_bytes, set()
+        for run in runs:
+            key = run_key(session_id, run.run_id)
+            item = run.to_item(key, "")
+            if key in seen:
+                raise InvalidRecord("runs", f"has two runs with the id {run.run_id!r}", collection="sessions")
+            if item.size > limit:
+                raise RecordTooLarge(item.size, limit, store=self._store.name, key=key)
+            seen.add(key)
+
+    async def _put_run(self, key: Key, run: Run, place: str | None) -> Run:
+        """Write a run over what is stored; at the end of the session when it has no place."""
+        outcome = await self._write(lambda version: Put(_placed(run, place or version).to_item(key, version)))
         if isinstance(outcome, Refused):
             self._raise_refused(key, outcome)
-        return run.model_copy(update={"version": outcome.version})
+        return _placed(run, place or outcome.version).model_copy(update={"version": outcome.version})
 
     async def _delete_runs(self, session_id: str, before: str | None) -> None:
         """Delete the runs written before ``before``: later ones belong to a session made anew since."""
@@ -136,28 +174,33 @@ class Runs(Repository):
             if cursor is None:
                 return
 
-    async def _require_session(self, session_id: str, user_id: str | None) -> None:
-        """Raise unless the session exists and belongs to ``user_id``; look it up when it is not known."""
+    async def _require_session(self, session_id: str, user_id: str | None) -> _Known:
+        """What is known of a session, which is looked up when need be; raise unless it is there for ``user_id``."""
         key = session_key(session_id)
-        owner = self._owners.get(session_id)
-        if owner is not None and user_id in (None, owner):
-            return
+        known = self._known.get(session_id)
+        if known is not None and user_id in (None, known.owner):
+            return known
         header = (await self._store.get([key])).items[0]
         if header is None:
             raise self._not_found(key)
         if user_id is not None and header.owner != user_id:
             raise self._not_owner(key)
-        self._remember(header)
+        return self._remember(header)
 
-    def _remember(self, header: Item) -> None:
+    def _remember(self, header: Item) -> _Known:
         self._clock.observe(header.version)
-        self._know(header.key.id, header.owner)
+        return self._know(header.key.id, header.owner, header.fields.get("generation", ""))
 
-    def _know(self, session_id: str, owner: str | None) -> None:
-        self._owners[session_id] = owner or _NOBODY
-        self._owners.move_to_end(session_id)
-        if len(self._owners) > _KNOWN_SESSIONS:
-            self._owners.popitem(last=False)
+    def _know(self, session_id: str, owner: str | None, generation: str) -> _Known:
+        known = self._known[session_id] = _Known(owner, generation)
+        self._known.move_to_end(session_id)
+        if len(self._known) > _KNOWN_SESSIONS:
+            self._known.popitem(last=False)
+        return known
+
+
+def _placed(run: Run, place: str) -> Run:
+    return run.model_copy(update={"run_index": place})
 
 
 def session_key(session_id: str) -> Key:

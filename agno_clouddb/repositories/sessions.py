@@ -143,18 +143,21 @@ class Sessions(Runs):
         owner = user_id if user_id is not None else session.user_id
         if user_id is not None:
             session = session.model_copy(update={"user_id": user_id})
+        fresh = [run for run in session.runs if run.version is None]
+        self._check_runs(session.session_id, fresh)
         if expected_version is not None:
             stored = await self._replace(key, session, expected_version, owner)
         elif session.version is None or session.generation is None:
             stored = await self._create_or_replace(key, session, owner)
         else:
             stored = await self._put(key, _touched(session, created_at=session.created_at), Condition(owner=owner))
-        self._know(stored.session_id, stored.user_id)
-        fresh = [position for position, run in enumerate(stored.runs) if run.version is None]
-        runs = list(stored.runs)
-        for position in fresh:
-            runs[position] = await self.append_run(stored.session_id, runs[position])
-        return stored.model_copy(update={"runs": runs})
+        known = self._know(stored.session_id, stored.user_id, stored.generation or "")
+        if not fresh:
+            return stored
+        appended = iter(await self._append(stored.session_id, known.generation, fresh))
+        return stored.model_copy(
+            update={"runs": [next(appended) if run.version is None else run for run in stored.runs]}
+        )
 
     async def list(
         self,
@@ -243,7 +246,7 @@ class Sessions(Runs):
             with attempt:
                 header = (await self._store.get([key])).items[0]
                 if header is None:
-                    self._owners.pop(session_id, None)
+                    self._known.pop(session_id, None)
                     raise self._not_found(key)
                 if user_id is not None and header.owner != user_id:
                     raise self._not_owner(key)
@@ -284,7 +287,7 @@ class Sessions(Runs):
         """
         key = session_key(session_id)
         outcome = await self._write(lambda version: Delete(key, version, Condition(owner=user_id)))
-        self._owners.pop(session_id, None)
+        self._known.pop(session_id, None)
         existed = not isinstance(outcome, Refused)
         if existed or user_id is None:
             await self._delete_runs(session_id, outcome.version if isinstance(outcome, Stored) else None)

@@ -20,6 +20,8 @@ from agno_clouddb import (
     Session,
     connect,
 )
+from agno_clouddb.stores.base import Delete, Key, Stored
+from agno_clouddb.stores.clock import HybridClock
 
 
 def session(session_id: str = "s1", **values: Any) -> Session:
@@ -155,6 +157,35 @@ async def test_runs_given_with_a_new_session_are_appended_in_order(db: Database)
     again = await db.sessions.get("s1")
     assert again is not None
     assert [each.version for each in again.runs] == versions
+
+
+async def test_a_session_with_a_run_that_cannot_be_stored_is_not_written(db: Database) -> None:
+    for runs, path in (([run("a"), run("b", x=float("nan"))], "data.x"), ([run("a"), run("a")], "runs")):
+        with pytest.raises(InvalidRecord) as caught:
+            await db.sessions.upsert(session(runs=runs))
+        assert caught.value.path == path
+    assert await db.sessions.get("s1") is None
+
+
+async def test_a_run_left_over_from_an_earlier_session_is_neither_shown_nor_in_the_way(db: Database) -> None:
+    await db.sessions.upsert(session(runs=[run("r1", n="old"), run("r2", n="old")]))
+    (header,) = (await db.store.get([Key("sessions", "s1")])).items
+    assert header is not None
+    # A deletion that was interrupted after the header.
+    clock = HybridClock()
+    clock.observe(header.version)
+    (outcome,) = await db.store.write([Delete(header.key, clock.stamp())])
+    assert isinstance(outcome, Stored)
+    await db.sessions.upsert(session())
+    read = await db.sessions.get("s1", runs=1)
+    assert read is not None
+    assert read.runs == []
+    assert await db.sessions.get_run("s1", "r1") is None
+    await db.sessions.append_run("s1", run("r3", n="new"))
+    await db.sessions.append_run("s1", run("r1", n="new"))
+    for read in (await db.sessions.get("s1"), await db.sessions.get("s1", runs=2)):
+        assert read is not None
+        assert [(each.run_id, each.data) for each in read.runs] == [("r3", {"n": "new"}), ("r1", {"n": "new"})]
 
 
 async def test_a_run_needs_its_session(db: Database) -> None:
