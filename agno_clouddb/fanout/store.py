@@ -4,10 +4,10 @@ A write goes to all stores in parallel with one version; a read goes to all in p
 answer, writes are acknowledged by those that do (or raise PartialWrite with ``acks="all"``), and reads give what those
 hold and say that they are degraded.
 
-Not here yet: durable hints of the writes that a store missed (their place is ``_write_all``, which knows what each
-store answered), repair of stale copies (``_merged``), reconciliation, and circuits for stores that are known to be
-down. Until then a store that missed writes catches up only as its keys are written again; merged reads are right in
-the meantime, as long as the store that has the write can be reached.
+Not here yet: durable hints of the writes that a store missed (their place is ``_write_all`` and ``_write_by_primary``,
+which know what each store answered), repair of stale copies (``get`` and ``_winners``, which see every version), and
+reconciliation. Until then a store that missed writes catches up only as its keys are written again; merged reads are
+right in the meantime, as long as the store that has the write can be reached.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from agno_clouddb.concurrency import gather, gather_outcomes, uninterrupted
-from agno_clouddb.errors import CloudDBError, ConfigurationError, InvalidRecord, LifecycleError, QueryNotIndexed
+from agno_clouddb.concurrency import gather_outcomes, uninterrupted
+from agno_clouddb.errors import CloudDBError, ConfigurationError
 from agno_clouddb.fanout import merge
+from agno_clouddb.fanout.circuit import CALLERS_FAULT, CircuitStore
 from agno_clouddb.fanout.policy import Acks, combine
 from agno_clouddb.stores.base import (
     Batch,
@@ -54,7 +55,6 @@ TOMBSTONE_SECONDS = 7 * 24 * 3600
 """How long a tombstone is kept, in seconds."""
 
 _COUNT_PAGE = 500
-_CALLERS_FAULT = (InvalidRecord, QueryNotIndexed, LifecycleError)
 
 
 class FanOutStore(Store):
@@ -80,6 +80,7 @@ class FanOutStore(Store):
         if acks not in (1, "all"):
             raise ConfigurationError(f'acks is {acks!r}, neither 1 nor "all"')
         self.stores = tuple(stores)
+        self._circuits = tuple(CircuitStore(store) for store in stores)
         self._names = _distinct([store.name for store in stores])
         self.name = " + ".join(self._names)
         self.limits = Limits(
@@ -171,10 +172,10 @@ class FanOutStore(Store):
 
     async def _ask(self, call: Callable[[Store], Awaitable[T]], *, needed: int = 1) -> dict[str, T]:
         """What the stores answer, by name, without those that fail; an error when fewer than ``needed`` answer."""
-        answers = await gather_outcomes([partial(call, store) for store in self.stores])
+        answers = await gather_outcomes([partial(call, store) for store in self._circuits])
         errors = [each for each in answers if isinstance(each, CloudDBError)]
         for error in errors:
-            if isinstance(error, _CALLERS_FAULT):
+            if isinstance(error, CALLERS_FAULT):
                 raise error
         if len(answers) - len(errors) < needed:
             raise errors[0]
@@ -194,7 +195,7 @@ class FanOutStore(Store):
         """What the merged list has from ``after`` to ``end``, in order, and whether every look-up was answered."""
         found = merge.shown(query, tuple(pages.values()), end)
         asked = {name: merge.undecided(found, position) for position, name in enumerate(pages)}
-        stores = {name: store for name, store in zip(self._names, self.stores, strict=True) if asked.get(name)}
+        stores = {name: store for name, store in zip(self._names, self._circuits, strict=True) if asked.get(name)}
         answers = await gather_outcomes([partial(store.get, asked[name], dead=True) for name, store in stores.items()])
         complete = True
         for name, answer in zip(stores, answers, strict=True):
@@ -250,7 +251,7 @@ class FanOutStore(Store):
 
     async def _write_all(self, puts: Sequence[Put], atomic: bool) -> list[Outcome]:
         """Write to all stores at once."""
-        answers = await self._send(self.stores, puts, atomic)
+        answers = await self._send(self._circuits, puts, atomic)
         outcomes: list[Outcome] = []
         for position, put in enumerate(puts):
             by_store = {name: answer[position] for name, answer in zip(self._names, answers, strict=True)}
@@ -263,12 +264,12 @@ class FanOutStore(Store):
 
     async def _write_by_primary(self, puts: Sequence[Put], atomic: bool) -> list[Outcome]:
         """Let the primary decide, and copy what it has stored to the others."""
-        outcomes = list((await self._send(self.stores[:1], puts, atomic))[0])
+        outcomes = list((await self._send(self._circuits[:1], puts, atomic))[0])
         stored = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Stored)]
         if not stored:
             return outcomes
         copies = [Put(puts[position].item) for position in stored]
-        answers = await self._send(self.stores[1:], copies, atomic)
+        answers = await self._send(self._circuits[1:], copies, atomic)
         for number, position in enumerate(stored):
             by_store = {self._names[0]: outcomes[position]}
             for name, answer in zip(self._names[1:], answers, strict=True):
@@ -282,7 +283,7 @@ class FanOutStore(Store):
         """What each store answers to the same writes; a store that raises has failed every one of them."""
         answers = await gather_outcomes([partial(store.write, puts, atomic=atomic) for store in stores])
         for answer in answers:
-            if isinstance(answer, _CALLERS_FAULT):
+            if isinstance(answer, CALLERS_FAULT):
                 raise answer
         return [(Failed(each),) * len(puts) if isinstance(each, CloudDBError) else each for each in answers]
 
@@ -292,14 +293,16 @@ class FanOutStore(Store):
         Without this a user could take over another user's record while a store lags.
         """
         holders = [
-            store for name, store in zip(self._names, self.stores, strict=True) if isinstance(by_store[name], Refused)
+            store
+            for name, store in zip(self._names, self._circuits, strict=True)
+            if isinstance(by_store[name], Refused)
         ]
-        batches = await gather([partial(store.get, [refused.key], dead=True) for store in holders])
-        item = merge.newest(batch.items[0] for batch in batches)
+        answers = await gather_outcomes([partial(store.get, [refused.key], dead=True) for store in holders])
+        item = merge.newest(answer.items[0] for answer in answers if isinstance(answer, Batch))
         if item is not None:
             self._clock.observe(max(item.version, refused.version))
             restored = replace(item, version=self._clock.stamp())
-            await self._send(self.stores, [Put(restored)], atomic=False)
+            await self._send(self._circuits, [Put(restored)], atomic=False)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
