@@ -69,9 +69,9 @@ _ASSERTING = (
     "statemachine",
 )
 
-if "pytest" in sys.modules:
+if (_pytest := sys.modules.get("pytest")) is not None:
     # pytest explains a failed assert only in modules that it has rewritten, and must be told before their import.
-    sys.modules["pytest"].register_assert_rewrite(*(f"{__name__}.{module}" for module in _ASSERTING))
+    _pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _ASSERTING))
 
 
 def __getattr__(name: str) -> object:

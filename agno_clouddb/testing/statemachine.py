@@ -247,8 +247,8 @@ def run_state_machine(make_store: Callable[[], Awaitable[Store]], *, examples: i
     """Hold a store against MemoryStore under random sequences of calls.
 
     All sequences use one store in one event loop, and leave it empty. Must be called outside any event loop. When
-    an answer differs, Hypothesis looks for the shortest sequence that shows it and prints it as code, with the blob
-    for ``@reproduce_failure``.
+    an answer differs, Hypothesis looks for the shortest sequence that shows it and prints it as code, with a blob;
+    ``reproduce_failure(version, blob)(StoreMachine)`` before the call runs that sequence again.
 
     Args:
         make_store: makes a store, neither open nor provisioned, in an empty namespace.
@@ -280,6 +280,7 @@ def run_state_machine(make_store: Callable[[], Awaitable[Store]], *, examples: i
                     stateful_step_count=steps,
                     deadline=None,
                     print_blob=True,
+                    report_multiple_bugs=False,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
                 ),
             )

@@ -2,9 +2,9 @@
 
 A field that orders an index is kept as ``<value> U+001F <id>``: unique in its index, so that a place in a list is one
 sort key. The separator orders below every character that values and ids may contain, so that the order of these texts
-is the order of (value, id) also where one value is the beginning of another, which ``#`` or ``/`` would not give. A value
-of the greatest length is not the beginning of another and goes without separator, so that it fits with an id of the
-greatest length into the 1,024 bytes of a sort key ("Quotas in Amazon DynamoDB", the service's developer guide).
+is the order of (value, id) also where one value is the beginning of another, which ``#`` or ``/`` would not give. A
+value of the greatest length is the beginning of no other and goes without separator, so that it fits with an id of
+the greatest length into the 1,024 bytes of a sort key ("Quotas in Amazon DynamoDB", the service's developer guide).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lister", "Plan", "plan"]
 
-_MOST_ITEMS = 100  # items read at a time for a filter that only items can answer: one BatchGetItem
+_MOST_ITEMS = 400  # items read at a time for a filter that only items can answer: four requests at once
 _MOST_ENTRIES = 1000  # index entries read at a time for a filter that the index answers
 
 
@@ -149,6 +149,7 @@ class _Stream:
 
     request: Request
     entries: deque[dict[str, Any]] = field(default_factory=deque)
+    size: int = 1  # the fewest entries to read at a time: more with each request where a filter leaves few of them
     done: bool = False
 
     @property
@@ -190,7 +191,7 @@ class Lister:
             return sum(await gather(counts, limit=CONCURRENCY))
         streams = self._streams(plan)
         total = 0
-        while entries := await self._take(plan, streams, _MOST_ITEMS, _MOST_ITEMS, True, call):
+        while entries := await self._take(plan, streams, _MOST_ENTRIES, _MOST_ENTRIES, True, call):
             total += len(await self._listed(plan, query, entries, True, now, call))
         return total
 
@@ -275,9 +276,9 @@ class Lister:
         """Read on wherever a stream has run dry, until none is."""
         while dry := [stream for stream in streams if stream.dry]:
             await gather([partial(self._read, plan, stream, size, consistent, call) for stream in dry])
-            size = max(size, min(4 * size, _MOST_ENTRIES)) if plan.filters else size
 
     async def _read(self, plan: Plan, stream: _Stream, size: int, consistent: bool, call: Call) -> None:
+        size = max(size, stream.size)
         stream.request["Limit"] = size
         stream.request["ConsistentRead"] = consistent and plan.local
         answer = await self._client.send("query", stream.request, call)
@@ -285,6 +286,7 @@ class Lister:
         stream.entries.extend(entry for entry in answer["Items"] if entry[sort]["S"] != plan.skip)
         start = answer.get("LastEvaluatedKey")
         stream.done = not start
+        stream.size = min(4 * size, _MOST_ENTRIES) if plan.filters else 1
         stream.request["ExclusiveStartKey"] = start
 
 

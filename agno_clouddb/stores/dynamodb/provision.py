@@ -23,7 +23,7 @@ __all__ = ["PROVISION_SECONDS", "provision"]
 PROVISION_SECONDS = 1800.0
 """How long tables and indexes may take: the service fills an index that is added to a large table for a while."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 5.0  # seconds between two looks
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two looks
 _TTL_ON = frozenset({"ENABLED", "ENABLING"})
 _MISSING = frozenset({"ResourceNotFoundException"})
 # Another caller creates the same, or the service changes only so many tables at once: look again.

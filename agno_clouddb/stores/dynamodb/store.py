@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -123,6 +124,8 @@ class DynamoDBStore(Store):
     async def open(self) -> None:
         if self._opened is not None:
             return
+        # Importing the driver takes up to seconds, in which the event loop would stand still.
+        await asyncio.to_thread(import_module, "agno_clouddb.stores.dynamodb.client")
         from agno_clouddb.stores.dynamodb.client import Client
 
         client = await Client.open(

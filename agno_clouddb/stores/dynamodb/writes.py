@@ -198,6 +198,8 @@ class Writer:
             return Failed(error)
 
     async def _alone(self, mutation: Mutation, actions: list[Action], call: Call) -> Outcome:
+        if call.remaining <= 0:
+            return Failed(self._client.late(call))
         try:
             with anyio.CancelScope(deadline=call.deadline):
                 return await self._write(mutation, actions, call)

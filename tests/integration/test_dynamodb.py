@@ -1,0 +1,829 @@
+"""What only DynamoDBStore has: requests counted, chunks, lost answers, throttling, credentials, tables and indexes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from botocore import exceptions as boto
+
+from agno_clouddb.concurrency import gather
+from agno_clouddb.errors import (
+    CloudDBError,
+    ConfigurationError,
+    InvalidRecord,
+    LifecycleError,
+    NotProvisioned,
+    RecordTooLarge,
+    StoreUnavailable,
+    Throttled,
+)
+from agno_clouddb.stores.base import (
+    Condition,
+    Delete,
+    Failed,
+    Item,
+    Key,
+    Mutation,
+    Outcome,
+    Payload,
+    Put,
+    Query,
+    Range,
+    Refused,
+    Stored,
+)
+from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.dynamodb import DynamoDBStore
+from agno_clouddb.stores.urls import StoreOptions, store_from_url
+from agno_clouddb.testing.engines import dynamodb_local
+
+KEY = Key("sessions", "a/b")
+LARGE = 1_000_000  # bytes: three chunks
+MakeStore = Callable[..., DynamoDBStore]
+
+clock = HybridClock()
+
+
+def item(key: Key = KEY, data: Payload = "{}", *, expires_at: int | None = None, **fields: str) -> Item:
+    given = {"created_at": "2025", "updated_at": "2025", "user_id": "ann"} if key.collection == "sessions" else {}
+    return Item(key, clock.stamp(), {**given, **fields}, data, expires_at)
+
+
+def run(number: int) -> Item:
+    return item(Key("runs", f"r{number}", KEY.id), run_index=f"{number:08d}")
+
+
+async def write(store: DynamoDBStore, *mutations: Mutation, atomic: bool = False) -> tuple[Outcome, ...]:
+    return await store.write(mutations, atomic=atomic)
+
+
+async def stored(store: DynamoDBStore, *items: Item) -> None:
+    assert await write(store, *map(Put, items)) == tuple(Stored(each.version) for each in items)
+
+
+async def read(store: DynamoDBStore, key: Key = KEY) -> Item | None:
+    return (await store.get([key])).items[0]
+
+
+async def requests(store: DynamoDBStore, call: Awaitable[object]) -> dict[str, int]:
+    before = store.usage.copy()
+    await call
+    return dict(store.usage.since(before).requests)
+
+
+def driver(store: DynamoDBStore) -> Any:
+    """The driver's client that an open store uses."""
+    assert store._opened is not None
+    return store._opened.client.driver
+
+
+async def chunks(store: DynamoDBStore) -> int:
+    pages = driver(store).get_paginator("scan").paginate(TableName=store._chunks.name, ConsistentRead=True)
+    return sum([len(page["Items"]) async for page in pages])
+
+
+def refusal(code: str, **more: Any) -> boto.ClientError:
+    """An answer of the service with an error code."""
+    response: Any = {"Error": {"Code": code, "Message": "injected"}, **more}
+    return boto.ClientError(response, "Injected")
+
+
+class Script:
+    """Stands in for a method of the driver: plays one step a call, and then lets every call through.
+
+    A step is an exception to raise instead of the call; ``lose``, which makes the call and drops its answer; or any
+    function that gets the method and the request.
+    """
+
+    def __init__(self, method: Callable[..., Awaitable[Any]], *steps: Any, forever: bool = False) -> None:
+        self.method = method
+        self.steps = list(steps)
+        self.forever = forever
+        self.calls = 0
+
+    async def __call__(self, **request: Any) -> Any:
+        self.calls += 1
+        if not self.steps:
+            return await self.method(**request)
+        step = self.steps[0] if self.forever else self.steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return await step(self.method, request)
+
+
+async def lose(method: Callable[..., Awaitable[Any]], request: dict[str, Any]) -> Any:
+    await method(**request)
+    raise boto.ReadTimeoutError(endpoint_url="injected")
+
+
+@pytest.fixture
+def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Script]:
+    """Puts a Script in place of a method of the store's driver."""
+
+    def put(store: DynamoDBStore, name: str, *steps: Any, forever: bool = False) -> Script:
+        script = Script(getattr(driver(store), name), *steps, forever=forever)
+        monkeypatch.setattr(driver(store), name, script)
+        return script
+
+    return put
+
+
+ENGINES = [
+    pytest.param("moto_url", id="moto", marks=pytest.mark.moto),
+    pytest.param("dynamodb_local_url", id="dynamodb_local", marks=pytest.mark.dynamodb_local),
+]
+
+
+def maker(url: str) -> MakeStore:
+    """Makes stores on one engine, all with the same tables."""
+    prefix = f"t{secrets.token_hex(6)}_"
+
+    def make_store(*, deadline: float = 30.0, **parameters: object) -> DynamoDBStore:
+        more = "".join(f"&{name}={value}" for name, value in parameters.items())
+        store = store_from_url(url + more, StoreOptions(prefix=prefix, deadline=deadline))
+        assert isinstance(store, DynamoDBStore)
+        return store
+
+    return make_store
+
+
+@pytest.fixture(params=ENGINES)
+def make(request: pytest.FixtureRequest) -> MakeStore:
+    """Makes stores on each engine in turn, all of a test with the same tables."""
+    return maker(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=ENGINES)
+def make_alone(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
+    """As ``make``, on a DynamoDB Local that has no other tables: with a hundred, it adds an index in minutes."""
+    url: str = request.getfixturevalue(request.param)
+    if request.param == "moto_url":
+        yield maker(url)
+        return
+    with dynamodb_local() as alone:
+        yield maker(alone)
+
+
+@pytest.fixture
+async def store(make: MakeStore) -> AsyncIterator[DynamoDBStore]:
+    """An open store with its tables."""
+    async with make() as opened:
+        await opened.provision()
+        yield opened
+
+
+class TestRequests:
+    """Every call costs as few requests as the service allows, and none asks for a table's description."""
+
+    async def test_a_write_is_one_conditional_request(self, store: DynamoDBStore) -> None:
+        first, second = item(), item()
+        assert await requests(store, write(store, Put(first, Condition(absent=True)))) == {"PutItem": 1}
+        update = Put(second, Condition(expected=first.version, owner="ann"))
+        assert await requests(store, write(store, update)) == {"PutItem": 1}
+        assert await requests(store, write(store, Delete(KEY, clock.stamp()))) == {"DeleteItem": 1}
+
+    async def test_a_refused_write_is_one_request_too(self, store: DynamoDBStore) -> None:
+        await stored(store, item())
+        for mutation in (
+            Put(item(), Condition(absent=True)),
+            Put(item(), Condition(owner="bob")),
+            Delete(Key("sessions", "no"), clock.stamp()),
+        ):
+            assert sum((await requests(store, write(store, mutation))).values()) == 1
+
+    async def test_an_atomic_write_is_one_transaction_unless_it_is_of_one_item(self, store: DynamoDBStore) -> None:
+        assert await requests(store, write(store, Put(item()), Put(run(1)), atomic=True)) == {"TransactWriteItems": 1}
+        assert await requests(store, write(store, Put(item()), atomic=True)) == {"PutItem": 1}
+
+    async def test_a_get_is_one_request_for_up_to_a_hundred_different_keys(self, store: DynamoDBStore) -> None:
+        keys = [Key("sessions", f"{n}") for n in range(101)]
+        await stored(store, *(item(key) for key in keys))
+        assert await requests(store, store.get([])) == {}
+        assert await requests(store, store.get([KEY, KEY])) == {"GetItem": 1}
+        assert await requests(store, store.get([*keys[:100], *keys[:100]])) == {"BatchGetItem": 1}
+        assert await requests(store, store.get(keys)) == {"BatchGetItem": 2}
+
+    async def test_a_list_is_one_index_query_and_one_batch(self, store: DynamoDBStore) -> None:
+        await stored(store, *(item(Key("sessions", f"{n:02d}"), created_at=f"{n:02d}") for n in range(60)))
+        query = Query("sessions", "created_at", True, equals={"user_id": "ann"})
+        page = await store.query(query, limit=20)
+        assert await requests(store, store.query(query, limit=20)) == {"Query": 1, "BatchGetItem": 1}
+        within = Query("sessions", "created_at", True, equals={"user_id": "ann"}, ranges=(Range("created_at", "05"),))
+        for each in (query, within):
+            before = store.usage.copy()
+            rest = await store.query(each, limit=20, cursor=page.cursor)
+            assert [one.key.id for one in rest.items] == [f"{n:02d}" for n in range(39, 19, -1)]
+            assert dict(store.usage.since(before).requests) == {"Query": 1, "BatchGetItem": 1}
+
+    async def test_a_sparse_filter_on_the_index_takes_ever_larger_pages(self, store: DynamoDBStore) -> None:
+        names = [Key("sessions", f"{n:03d}") for n in range(400)]
+        await stored(store, *(item(key, user_id="bob" if n % 99 == 98 else "ann") for n, key in enumerate(names)))
+        query = Query("sessions", "updated_at", equals={"user_id": "bob"})
+        before = store.usage.copy()
+        page = await store.query(query, limit=4)
+        assert [each.key for each in page.items] == names[98::99]
+        spent = store.usage.since(before).requests
+        assert spent["Query"] <= 6
+        assert spent["BatchGetItem"] == 1
+
+    async def test_the_last_runs_are_one_query(self, store: DynamoDBStore) -> None:
+        await stored(store, *(run(n) for n in range(6)))
+        query = Query("runs", "run_index", True, parent=KEY.id)
+        before = store.usage.copy()
+        page = await store.query(query, limit=3)
+        assert [each.key.id for each in page.items] == ["r5", "r4", "r3"]
+        assert store.usage.since(before).requests["Query"] == 1
+
+    async def test_a_count_that_the_index_answers_reads_no_item(self, store: DynamoDBStore) -> None:
+        await stored(store, item(), run(1), run(2))
+        for query, count in (
+            (Query("sessions", "updated_at", equals={"user_id": "ann"}), 1),
+            (Query("sessions", "updated_at", equals={"user_id": "bob"}), 0),
+            (Query("runs", "run_index", parent=KEY.id), 2),
+        ):
+            before = store.usage.copy()
+            assert await store.count(query) == count
+            assert dict(store.usage.since(before).requests) == {"Query": 1}
+
+    async def test_a_list_over_shards_is_merged_in_order(self, make: MakeStore) -> None:
+        async with make(shards=3) as sharded:
+            await sharded.provision()
+            items = [item(Key("sessions", f"{n:02d}"), updated_at=f"{n // 4}") for n in range(30)]
+            await stored(sharded, *items)
+            for descending in (False, True):
+                listed: list[str] = []
+                query, cursor = Query("sessions", "updated_at", descending), None
+                while not listed or cursor is not None:
+                    page = await sharded.query(query, limit=7, cursor=cursor)
+                    listed += [each.key.id for each in page.items]
+                    cursor = page.cursor
+                assert listed == sorted((each.key.id for each in items), reverse=descending)
+            assert await sharded.count(Query("sessions", "updated_at")) == 30
+
+
+class TestChunks:
+    """Payloads over an item's 400 KB are in chunks, which come and go with their item."""
+
+    @pytest.mark.parametrize("size", [399_000, 400_001, 409_600, LARGE, DynamoDBStore.limits.payload_bytes])
+    async def test_payloads_of_any_size_come_back(self, store: DynamoDBStore, size: int) -> None:
+        for data in (secrets.token_bytes(size), "é" * (size // 2)):
+            each = item(data=data)
+            await stored(store, each)
+            assert await read(store) == each
+
+    async def test_old_chunks_go_with_what_replaces_them(self, store: DynamoDBStore) -> None:
+        await stored(store, item(data=b"x" * LARGE))
+        assert await chunks(store) == 3
+        await stored(store, item(data=b"y" * 500_000))
+        assert await chunks(store) == 2
+        await stored(store, item())
+        assert await chunks(store) == 0
+
+    async def test_chunks_go_with_a_deleted_item(self, store: DynamoDBStore) -> None:
+        await stored(store, item(data=b"x" * LARGE))
+        gone = clock.stamp()
+        assert await write(store, Delete(KEY, gone)) == (Stored(gone),)
+        assert await chunks(store) == 0
+        await stored(store, item(data=b"x" * LARGE))
+        await stored(store, Item(KEY, clock.stamp(), deleted=True))
+        assert await chunks(store) == 0
+
+    async def test_a_refused_write_leaves_item_and_chunks_as_they_were(self, store: DynamoDBStore) -> None:
+        first = item(data=b"x" * LARGE)
+        await stored(store, first)
+        for mutation in (
+            Put(item(data=b"y" * LARGE), Condition(absent=True)),
+            Put(item(), Condition(owner="bob")),
+            Delete(KEY, clock.stamp(), Condition(owner="bob")),
+        ):
+            (outcome,) = await write(store, mutation)
+            assert isinstance(outcome, Refused)
+            assert outcome.version == first.version
+        assert await chunks(store) == 3
+        assert await read(store) == first
+
+    async def test_large_and_small_payloads_go_together_in_one_atomic_write(self, store: DynamoDBStore) -> None:
+        await stored(store, item(data=b"x" * LARGE))
+        new, other = item(data="small"), item(Key("sessions", "other"), b"y" * LARGE)
+        outcomes = await write(store, Put(new), Put(other), Delete(Key("sessions", "no"), clock.stamp()), atomic=True)
+        assert outcomes == (Refused("atomic"), Refused("atomic"), Refused("absent"))
+        assert await chunks(store) == 3
+        assert await write(store, Put(new), Put(other), atomic=True) == (Stored(new.version), Stored(other.version))
+        assert (await store.get([KEY, other.key])).items == (new, other)
+        assert await chunks(store) == 3
+
+    async def test_an_atomic_write_with_more_chunks_than_a_transaction_holds_is_invalid(
+        self, store: DynamoDBStore
+    ) -> None:
+        small = [item(Key("sessions", f"{n}")) for n in range(98)]
+        with pytest.raises(InvalidRecord, match="102 actions"):
+            await write(store, *map(Put, small), Put(item(data=b"x" * LARGE)), atomic=True)
+        assert await requests(store, store.get([small[0].key])) == {"GetItem": 1}
+        assert await read(store, small[0].key) is None
+
+    async def test_fields_over_an_items_limit_are_too_large_before_anything_is_sent(self, store: DynamoDBStore) -> None:
+        before = store.usage.copy()
+        (outcome,) = await write(store, Put(item(session_name="x" * 400_000)))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, RecordTooLarge)
+        assert not outcome.applied
+        assert not store.usage.since(before).requests
+
+    async def test_readers_see_whole_payloads_while_they_are_replaced(self, store: DynamoDBStore) -> None:
+        versions = [item(data=bytes([n]) * (LARGE if n % 3 else 10)) for n in range(12)]
+        await stored(store, versions[0])
+        done = asyncio.Event()
+        seen: list[Item] = []
+
+        async def replace_it() -> None:
+            for each in versions[1:]:
+                await stored(store, each)
+            done.set()
+
+        async def read_it() -> None:
+            while not done.is_set():
+                found = await read(store)
+                page = await store.query(Query("sessions", "updated_at"), limit=5)
+                assert found is not None
+                seen.extend([found, *page.items])
+
+        await gather([replace_it, read_it])
+        assert seen
+        assert all(each in versions for each in seen)
+
+    @pytest.mark.parametrize("after", ["small", "large", "gone"])
+    async def test_an_item_replaced_between_reading_it_and_its_chunks_is_read_again(
+        self, store: DynamoDBStore, inject: Callable[..., Script], after: str
+    ) -> None:
+        await stored(store, item(data=b"x" * LARGE))
+        newer = item(data="{}" if after == "small" else b"y" * 500_000)
+
+        async def replace_it_first(method: Any, request: dict[str, Any]) -> Any:
+            mutation = Delete(KEY, newer.version) if after == "gone" else Put(newer)
+            assert await write(store, mutation) == (Stored(newer.version),)
+            return await method(**request)
+
+        script = inject(store, "batch_get_item", replace_it_first)
+        assert await read(store) == (None if after == "gone" else newer)
+        assert script.calls >= 1
+
+    async def test_missing_chunks_are_an_error_and_never_half_a_payload(self, store: DynamoDBStore) -> None:
+        await stored(store, item(data=b"x" * LARGE))
+        found = await driver(store).scan(TableName=store._chunks.name)
+        key = {name: found["Items"][1][name] for name in store._chunks.keys}
+        await driver(store).delete_item(TableName=store._chunks.name, Key=key)
+        with pytest.raises(CloudDBError, match="chunks of the payload are missing"):
+            await read(store)
+        with pytest.raises(CloudDBError, match="chunks of the payload are missing"):
+            await store.query(Query("sessions", "updated_at"), limit=5)
+        await stored(store, item())
+        assert await chunks(store) == 0
+
+    async def test_a_write_that_lost_a_race_for_a_chunked_item_takes_the_new_chunks_along(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        await stored(store, item(data=b"x" * LARGE))
+        between, last = item(data=b"y" * LARGE), item()
+
+        async def another_writer_first(method: Any, request: dict[str, Any]) -> Any:
+            await stored(store, between)
+            return await method(**request)
+
+        inject(store, "transact_write_items", another_writer_first)
+        await stored(store, last)
+        assert await read(store) == last
+        assert await chunks(store) == 0
+
+
+class TestLostAnswers:
+    """A write whose answer is lost is sent again, and its outcome says what is known."""
+
+    @pytest.mark.parametrize("size", [2, LARGE])
+    async def test_a_put_that_was_applied_is_found_stored(
+        self, store: DynamoDBStore, inject: Callable[..., Script], size: int
+    ) -> None:
+        each = item(data=b"x" * size)
+        script = inject(store, "put_item" if size == 2 else "transact_write_items", lose)
+        assert await write(store, Put(each, Condition(absent=True))) == (Stored(each.version),)
+        assert script.calls == 2
+        assert await read(store) == each
+
+    async def test_a_delete_that_was_applied_is_not_refused_as_absent(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        await stored(store, item())
+        inject(store, "delete_item", lose)
+        gone = clock.stamp()
+        assert await write(store, Delete(KEY, gone)) == (Stored(gone),)
+        assert await write(store, Delete(KEY, gone)) == (Refused("absent"),)
+
+    async def test_an_atomic_write_that_was_applied_is_found_stored(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        mutations = [Put(item(), Condition(absent=True)), Put(run(1), Condition(absent=True))]
+        inject(store, "transact_write_items", lose)
+        assert await write(store, *mutations, atomic=True) == tuple(Stored(each.version) for each in mutations)
+
+    async def test_a_write_never_answered_may_have_been_applied(
+        self, make: MakeStore, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        async with make(deadline=0.3) as hasty:
+            inject(hasty, "put_item", boto.ReadTimeoutError(endpoint_url="injected"), forever=True)
+            (outcome,) = await write(hasty, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, StoreUnavailable)
+        assert outcome.applied
+        assert outcome.error.key == KEY
+
+    async def test_a_write_overtaken_while_its_answer_was_lost_is_not_called_refused(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        await stored(store, item())
+
+        async def lose_and_overtake(method: Any, request: dict[str, Any]) -> Any:
+            await method(**request)
+            await stored(store, item())
+            raise boto.ConnectionClosedError(endpoint_url="injected")
+
+        inject(store, "put_item", lose_and_overtake)
+        (outcome,) = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert outcome.applied
+        assert isinstance(outcome.error, StoreUnavailable)
+
+    async def test_a_write_that_surely_was_not_applied_stays_refused(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        first = item()
+        await stored(store, first)
+        inject(store, "put_item", boto.ReadTimeoutError(endpoint_url="injected"))
+        (outcome,) = await write(store, Put(item(), Condition(absent=True)))
+        assert outcome == Refused("exists", first.version, first.fields)
+
+
+class TestLoad:
+    """Throttling and partial answers are waited out until the deadline, then raised; never a short success."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            refusal("ProvisionedThroughputExceededException"),
+            refusal("ThrottlingException"),
+            refusal("InternalServerError", ResponseMetadata={"HTTPStatusCode": 500}),
+        ],
+        ids=str,
+    )
+    async def test_what_passes_is_retried(
+        self, store: DynamoDBStore, inject: Callable[..., Script], error: boto.ClientError
+    ) -> None:
+        each = item()
+        writes = inject(store, "put_item", error, error)
+        await stored(store, each)
+        reads = inject(store, "get_item", error, error)
+        assert await read(store) == each
+        assert (writes.calls, reads.calls) == (3, 3)
+
+    async def test_a_transaction_in_conflict_is_retried(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        reasons = [{"Code": "None"}, {"Code": "TransactionConflict"}]
+        conflict = refusal("TransactionCanceledException", CancellationReasons=reasons)
+        script = inject(store, "transact_write_items", conflict, conflict)
+        mutations = [Put(item()), Put(run(1))]
+        assert await write(store, *mutations, atomic=True) == tuple(Stored(each.version) for each in mutations)
+        assert script.calls == 3
+
+    async def test_throttling_to_the_deadline_is_throttled(
+        self, make: MakeStore, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        async with make(deadline=0.3) as hasty:
+            for name in ("put_item", "get_item", "query", "transact_write_items"):
+                inject(hasty, name, refusal("ThrottlingException"), forever=True)
+            with anyio.fail_after(5):
+                with pytest.raises(Throttled) as raised:
+                    await read(hasty)
+                assert isinstance(raised.value.__cause__, boto.ClientError)
+                with pytest.raises(Throttled):
+                    await hasty.query(Query("sessions", "updated_at"), limit=1)
+                outcomes = [
+                    *await write(hasty, Put(item())),
+                    *await write(hasty, Put(item()), Put(run(1)), atomic=True),
+                ]
+        for outcome in outcomes:
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, Throttled)
+            assert not outcome.applied
+
+    async def test_unprocessed_keys_are_asked_for_to_the_end(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        items = [item(Key("sessions", f"{n}")) for n in range(6)] + [run(n) for n in range(3)]
+        await stored(store, *items)
+
+        async def answer_one(method: Any, request: dict[str, Any]) -> Any:
+            table, asked = next(iter(request["RequestItems"].items()))
+            rest = {**request["RequestItems"], table: {**asked, "Keys": asked["Keys"][1:]}}
+            answer = await method(RequestItems={table: {**asked, "Keys": asked["Keys"][:1]}})
+            return {**answer, "UnprocessedKeys": {name: each for name, each in rest.items() if each["Keys"]}}
+
+        async def answer_none(method: Any, request: dict[str, Any]) -> Any:
+            return {"Responses": {}, "UnprocessedKeys": request["RequestItems"]}
+
+        script = inject(store, "batch_get_item", answer_one, answer_none, answer_one)
+        assert (await store.get([each.key for each in items])).items == tuple(items)
+        assert script.calls == 4
+
+    async def test_keys_unprocessed_to_the_deadline_are_throttled(
+        self, make: MakeStore, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        async def answer_none(method: Any, request: dict[str, Any]) -> Any:
+            return {"Responses": {}, "UnprocessedKeys": request["RequestItems"]}
+
+        async with make(deadline=0.3) as hasty:
+            inject(hasty, "batch_get_item", answer_none, forever=True)
+            with pytest.raises(Throttled):
+                await hasty.get([KEY, Key("sessions", "other")])
+
+
+class TestUnreachable:
+    """An endpoint that does not listen or does not answer is unavailable within the deadline."""
+
+    @pytest.fixture
+    async def silent_port(self) -> AsyncIterator[int]:
+        """A port that takes requests and never answers."""
+
+        async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(hold, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+
+    async def test_nobody_listens(self, unused_tcp_port: int) -> None:
+        async with DynamoDBStore(endpoint_url=f"http://127.0.0.1:{unused_tcp_port}", deadline=0.5) as store:
+            with anyio.fail_after(5):
+                with pytest.raises(StoreUnavailable, match="get_item"):
+                    await read(store)
+                with pytest.raises(StoreUnavailable):
+                    await store.provision()
+                (outcome,) = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, StoreUnavailable)
+        assert not outcome.applied
+
+    async def test_nobody_answers(self, silent_port: int) -> None:
+        async with DynamoDBStore(endpoint_url=f"http://127.0.0.1:{silent_port}", deadline=0.5) as store:
+            with anyio.fail_after(10):
+                for call in (read(store), store.query(Query("sessions", "updated_at"), limit=1), store.provision()):
+                    with pytest.raises(StoreUnavailable):
+                        await call
+                alone = await write(store, Put(item()))
+                together = await write(store, Put(item()), Put(run(1)), atomic=True)
+        for outcome in (*alone, *together):
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, StoreUnavailable)
+            assert outcome.applied
+
+    async def test_a_call_cancelled_in_the_middle_leaves_no_task_and_a_store_that_works(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        sent = asyncio.Event()
+
+        async def hang(method: Any, request: dict[str, Any]) -> Any:
+            sent.set()
+            await asyncio.Event().wait()
+
+        for name, call in (
+            ("get_item", lambda: read(store)),
+            ("batch_get_item", lambda: store.get([Key("sessions", f"{n}") for n in range(250)])),
+            ("put_item", lambda: write(store, *(Put(item(Key("sessions", f"{n}"))) for n in range(100)))),
+            ("transact_write_items", lambda: write(store, Put(item()), Put(run(1)), atomic=True)),
+        ):
+            sent.clear()
+            before = asyncio.all_tasks()
+            script = inject(store, name, hang, forever=True)
+            task = asyncio.ensure_future(call())
+            await sent.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert asyncio.all_tasks() <= before
+            script.steps.clear()
+        await stored(store, item(), run(1))
+
+
+class TestConfiguration:
+    """Region, credentials and tables that are missing are told by what to do about them."""
+
+    @pytest.fixture(autouse=True)
+    def bare_environment(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+    async def test_no_region(self) -> None:
+        with pytest.raises(ConfigurationError, match="no AWS region"):
+            await DynamoDBStore().open()
+
+    async def test_no_credentials(self) -> None:
+        store = DynamoDBStore("eu-west-1")
+        with pytest.raises(ConfigurationError, match="no AWS credentials"):
+            await store.open()
+        with pytest.raises(LifecycleError):
+            await read(store)
+
+    @pytest.mark.parametrize(
+        ("region", "endpoint_url", "profile"),
+        [("not a region", None, None), ("eu-west-1", "no url", None), ("eu-west-1", None, "nobody")],
+    )
+    async def test_malformed_settings(
+        self, monkeypatch: pytest.MonkeyPatch, region: str, endpoint_url: str | None, profile: str | None
+    ) -> None:
+        if profile is not None:
+            monkeypatch.setenv("AWS_PROFILE", profile)
+        with pytest.raises(ConfigurationError):
+            await DynamoDBStore(region, endpoint_url=endpoint_url).open()
+
+    @pytest.mark.parametrize("arguments", [{"shards": 0}, {"deadline": 0.0}])
+    def test_arguments_out_of_range(self, arguments: dict[str, Any]) -> None:
+        with pytest.raises(ConfigurationError):
+            DynamoDBStore("eu-west-1", **arguments)
+
+    @pytest.mark.parametrize("variable", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+    async def test_the_environments_region_and_credentials_count(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        monkeypatch.setenv(variable, "ap-south-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "one")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "two")
+        async with DynamoDBStore() as store:
+            assert store.name == "dynamodb://ap-south-1"
+            assert driver(store).meta.region_name == "ap-south-1"
+            assert driver(store).meta.endpoint_url == "https://dynamodb.ap-south-1.amazonaws.com"
+
+    async def test_a_profiles_region_and_credentials_count(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "config").write_text(
+            "[profile work]\nregion = sa-east-1\naws_access_key_id = one\naws_secret_access_key = two\n"
+        )
+        monkeypatch.setenv("AWS_PROFILE", "work")
+        async with DynamoDBStore() as store:
+            assert driver(store).meta.region_name == "sa-east-1"
+
+    async def test_an_emulator_needs_neither(self, make: MakeStore) -> None:
+        async with make() as store:
+            await store.provision()
+            await stored(store, item())
+
+    @pytest.mark.parametrize("code", ["AccessDeniedException", "ExpiredTokenException", "InvalidSignatureException"])
+    async def test_a_denied_call_is_a_matter_of_configuration(
+        self, store: DynamoDBStore, inject: Callable[..., Script], code: str
+    ) -> None:
+        reads, writes = (inject(store, name, refusal(code)) for name in ("get_item", "put_item"))
+        with pytest.raises(ConfigurationError, match=code):
+            await read(store)
+        (outcome,) = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, ConfigurationError)
+        assert not outcome.applied
+        assert (reads.calls, writes.calls) == (1, 1)
+
+    async def test_a_missing_table_is_not_provisioned(self, make: MakeStore) -> None:
+        async with make() as store:
+            calls: Sequence[Awaitable[object]] = (
+                read(store),
+                store.get([KEY, Key("runs", "r", "s")]),
+                store.query(Query("sessions", "updated_at"), limit=1),
+                store.count(Query("runs", "run_index", parent="s")),
+            )
+            for call in calls:
+                with pytest.raises(NotProvisioned):
+                    await call
+            for outcome in (
+                *await write(store, Put(item()), Delete(Key("runs", "r", "s"), clock.stamp())),
+                *await write(store, Put(item()), Put(run(1)), atomic=True),
+                *await write(store, Put(item(data=b"x" * LARGE))),
+            ):
+                assert isinstance(outcome, Failed)
+                assert isinstance(outcome.error, NotProvisioned)
+                assert not outcome.applied
+
+    async def test_a_missing_index_is_not_provisioned(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        message = "The table does not have the specified index: x"
+        error: Any = {"Error": {"Code": "ValidationException", "Message": message}}
+        inject(store, "query", boto.ClientError(error, "Query"))
+        with pytest.raises(NotProvisioned, match="specified index"):
+            await store.query(Query("sessions", "updated_at"), limit=1)
+
+    def test_importing_the_module_does_not_import_the_driver(self) -> None:
+        code = "import sys, agno_clouddb.stores.dynamodb; sys.exit('botocore' in sys.modules)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestProvision:
+    """Provisioning creates what is missing, as often and by as many as like to."""
+
+    async def describe(self, store: DynamoDBStore, collection: str = "sessions") -> dict[str, Any]:
+        table = store._layouts[collection].table.name
+        described: dict[str, Any] = (await driver(store).describe_table(TableName=table))["Table"]
+        return described
+
+    async def test_tables_have_their_indexes_and_expire_items(self, store: DynamoDBStore) -> None:
+        for layout in store._layouts.values():
+            described = await self.describe(store, layout.collection.name)
+            kinds = ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
+            present = {each["IndexName"] for kind in kinds for each in described.get(kind, ())}
+            assert present == {index.name for index in layout.collection.indexes}
+        for table in (store._chunks, *(layout.table for layout in store._layouts.values())):
+            expiry = await driver(store).describe_time_to_live(TableName=table.name)
+            assert expiry["TimeToLiveDescription"]["AttributeName"] == "expires_at"
+            assert expiry["TimeToLiveDescription"]["TimeToLiveStatus"] in ("ENABLED", "ENABLING")
+
+    async def test_what_is_there_is_left_alone(self, store: DynamoDBStore) -> None:
+        await stored(store, item())
+        spent = await requests(store, store.provision())
+        assert spent.keys() == {"DescribeTable", "DescribeTimeToLive"}
+        assert await read(store) is not None
+
+    async def test_several_at_once(self, make: MakeStore) -> None:
+        async with make() as one, make() as other:
+            await gather([one.provision, other.provision, one.provision])
+            await stored(one, item())
+            assert await read(other) is not None
+
+    async def test_missing_indexes_are_added_to_a_table_with_items(self, make_alone: MakeStore) -> None:
+        async with make_alone() as store:
+            wanted = store._layouts["sessions"].table.create_request()
+            *_, kept = indexes = wanted["GlobalSecondaryIndexes"]
+            used = {each["AttributeName"] for each in (*wanted["KeySchema"], *kept["KeySchema"])}
+            wanted["GlobalSecondaryIndexes"] = [kept]
+            wanted["AttributeDefinitions"] = [
+                each for each in wanted["AttributeDefinitions"] if each["AttributeName"] in used
+            ]
+            await driver(store).create_table(**wanted)
+            await stored(store, item())
+            spent = await requests(store, store.provision())
+            assert spent["UpdateTable"] >= len(indexes) - 1
+            for query in (
+                Query("sessions", "created_at", equals={"user_id": "ann"}),
+                Query("sessions", "created_at"),
+            ):
+                page = await store.query(query, limit=5)
+                assert [each.key for each in page.items] == [KEY]
+
+    async def test_a_table_with_other_keys_is_refused(self, make: MakeStore) -> None:
+        async with make() as store:
+            request = store._layouts["sessions"].table.create_request()
+            del request["GlobalSecondaryIndexes"]
+            request["KeySchema"] = [{"AttributeName": "id", "KeyType": "HASH"}]
+            request["AttributeDefinitions"] = [{"AttributeName": "id", "AttributeType": "S"}]
+            await driver(store).create_table(**request)
+            with pytest.raises(ConfigurationError, match="another kind"):
+                await store.provision()
+
+    async def test_a_table_without_its_local_index_is_refused(self, make: MakeStore) -> None:
+        async with make() as store:
+            request = store._layouts["runs"].table.create_request()
+            del request["LocalSecondaryIndexes"]
+            request["AttributeDefinitions"] = [
+                each for each in request["AttributeDefinitions"] if each["AttributeName"] != "run_index"
+            ]
+            await driver(store).create_table(**request)
+            with pytest.raises(ConfigurationError, match="can only be made with the table"):
+                await store.provision()
+
+    async def test_an_index_that_projects_too_little_is_refused(self, make: MakeStore) -> None:
+        async with make() as store:
+            request = store._layouts["sessions"].table.create_request()
+            for index in request["GlobalSecondaryIndexes"]:
+                index["Projection"] = {"ProjectionType": "KEYS_ONLY"}
+            await driver(store).create_table(**request)
+            with pytest.raises(ConfigurationError, match="lacks component_id, session_type, user_id"):
+                await store.provision()
+
+    async def test_a_refusal_to_turn_on_expiry_is_an_error(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        async def off(method: Any, request: dict[str, Any]) -> Any:
+            return {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
+
+        inject(store, "describe_time_to_live", off, forever=True)
+        inject(store, "update_time_to_live", refusal("ValidationException"), forever=True)
+        with pytest.raises(CloudDBError, match="expiry cannot be turned on"):
+            await store.provision()
