@@ -14,7 +14,16 @@ from typing import TypeVar
 
 import anyio
 
-from agno_clouddb.errors import CloudDBError, InvalidRecord, LifecycleError, QueryNotIndexed, StoreUnavailable
+from agno_clouddb.errors import (
+    CloudDBError,
+    ConfigurationError,
+    InvalidRecord,
+    LifecycleError,
+    NotProvisioned,
+    QueryNotIndexed,
+    StoreUnavailable,
+    Throttled,
+)
 from agno_clouddb.stores.base import Batch, Consistency, Cursor, Failed, Key, Mutation, Outcome, Page, Query, Store
 from agno_clouddb.stores.wrapper import WrapperStore
 
@@ -24,6 +33,8 @@ CALLERS_FAULT = (InvalidRecord, QueryNotIndexed, LifecycleError)
 """Errors that say nothing of the store: every store would raise them."""
 
 T = TypeVar("T")
+
+_STORES_FAULT = (StoreUnavailable, Throttled, NotProvisioned, ConfigurationError)
 
 _log = logging.getLogger(__name__)
 
@@ -63,15 +74,14 @@ class CircuitStore(WrapperStore):
         except StoreUnavailable as error:
             self._answered(error)
             return (Failed(error, applied=True),) * len(mutations)
-        self._answered(next((each.error for each in outcomes if isinstance(each, Failed)), None))
+        errors = (each.error for each in outcomes if isinstance(each, Failed))
+        self._answered(next((each for each in errors if isinstance(each, _STORES_FAULT)), None))
         return outcomes
 
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
             answer = await self._within(call)
-        except CALLERS_FAULT:
-            raise
-        except CloudDBError as error:
+        except _STORES_FAULT as error:
             self._answered(error)
             raise
         self._answered(None)

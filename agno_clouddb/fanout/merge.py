@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agno_clouddb.stores.base import Cursor, Item, Key, Page, Query, order_of
+from agno_clouddb.stores.base import Cursor, Item, Key, Page, Query
+from agno_clouddb.stores.query import order_of
 
 __all__ = ["horizon", "newest", "shown", "undecided"]
 

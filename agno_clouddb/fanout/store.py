@@ -19,7 +19,7 @@ from functools import partial
 from typing import TypeVar
 
 from agno_clouddb.concurrency import gather_outcomes, uninterrupted
-from agno_clouddb.errors import CloudDBError, ConfigurationError
+from agno_clouddb.errors import CloudDBError, ConfigurationError, PartialWrite, StoreUnavailable
 from agno_clouddb.fanout import merge
 from agno_clouddb.fanout.circuit import CALLERS_FAULT, CircuitStore
 from agno_clouddb.fanout.policy import Acks, combine
@@ -43,11 +43,11 @@ from agno_clouddb.stores.base import (
     Stored,
     check_write,
     decide,
-    order_of,
 )
 from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.query import order_of
 
-__all__ = ["TOMBSTONE_SECONDS", "FanOutStore"]
+__all__ = ["TOMBSTONE_SECONDS", "FanOutStore", "distinct_names"]
 
 T = TypeVar("T")
 
@@ -55,6 +55,7 @@ TOMBSTONE_SECONDS = 7 * 24 * 3600
 """How long a tombstone is kept, in seconds."""
 
 _COUNT_PAGE = 500
+_RESTORE_ATTEMPTS = 5
 
 
 class FanOutStore(Store):
@@ -81,7 +82,7 @@ class FanOutStore(Store):
             raise ConfigurationError(f'acks is {acks!r}, neither 1 nor "all"')
         self.stores = tuple(stores)
         self._circuits = tuple(CircuitStore(store) for store in stores)
-        self._names = _distinct([store.name for store in stores])
+        self._names = distinct_names([store.name for store in stores])
         self.name = " + ".join(self._names)
         self.limits = Limits(
             payload_bytes=min(store.limits.payload_bytes for store in stores),
@@ -124,7 +125,8 @@ class FanOutStore(Store):
         """Carry mutations out on all stores.
 
         A cancelled call finishes its writes, for at most the stores' deadlines, before the cancellation goes on: so a
-        write is never on one store only because its caller went away. An atomic write is atomic on each store.
+        write is never on one store only because its caller went away. An atomic write is decided by the primary, like
+        one that expects a version, and then copied, atomically on each store.
         """
         outcomes = {n: each for n, each in enumerate(check_write(self, mutations, atomic)) if each is not None}
         return await uninterrupted(lambda: self._carry_out(mutations, outcomes, atomic))
@@ -142,7 +144,7 @@ class FanOutStore(Store):
         degraded = False
         while True:
             pages = await self._ask(partial(_query, query=query, limit=limit, cursor=cursor, consistency=consistency))
-            degraded = degraded or self._degraded(pages)
+            degraded = self._degraded(pages) or degraded or any(page.degraded for page in pages.values())
             end = merge.horizon(query, pages.values())
             winners, complete = await self._winners(query, pages, cursor, end)
             degraded = degraded or not complete
@@ -157,6 +159,7 @@ class FanOutStore(Store):
     async def count(self, query: Query) -> int:
         """How many items the merged list has: what the stores say when they agree, else counted one by one.
 
+        A count made without one of the stores cannot say so; ``degraded_reads`` counts it.
         Stores which missed different writes may agree on the number by chance; the merged list is right all the same.
         """
         counts = await self._ask(lambda store: store.count(query))
@@ -217,9 +220,7 @@ class FanOutStore(Store):
         puts = await self._as_puts({n: each for n, each in enumerate(mutations) if n not in outcomes}, outcomes)
         if atomic and any(isinstance(each, Refused | Failed) for each in outcomes.values()):
             return tuple(outcomes.get(n, Refused("atomic")) for n in range(len(mutations)))
-        serial = {n for n, put in puts.items() if put.condition.expected is not None}
-        if atomic and serial:
-            serial = set(puts)
+        serial = {n for n, put in puts.items() if atomic or put.condition.expected is not None}
         for send, group in ((self._write_all, puts.keys() - serial), (self._write_by_primary, serial)):
             if group:
                 order = sorted(group)
@@ -243,8 +244,7 @@ class FanOutStore(Store):
             decided = decide(delete, found, now)
             missing = isinstance(decided, Refused) and decided.reason == "absent"
             if decided is None or (missing and batch.degraded):
-                condition = Condition(owner=delete.condition.owner)
-                puts[n] = Put(_tombstone(delete, now + TOMBSTONE_SECONDS), condition)
+                puts[n] = Put(_tombstone(delete, now + TOMBSTONE_SECONDS), replace(delete.condition, absent=False))
             else:
                 outcomes[n] = decided
         return puts
@@ -258,7 +258,7 @@ class FanOutStore(Store):
             outcome = combine(put.key, by_store, self._acks)
             binding = isinstance(outcome, Refused) and outcome.reason not in ("older", "atomic")
             if binding and any(isinstance(each, Stored) for each in by_store.values()):
-                await self._restore(put, by_store)
+                outcome = await self._restored(put, by_store, outcome)
             outcomes.append(outcome)
         return outcomes
 
@@ -287,25 +287,44 @@ class FanOutStore(Store):
                 raise answer
         return [(Failed(each),) * len(puts) if isinstance(each, CloudDBError) else each for each in answers]
 
-    async def _restore(self, refused: Put, by_store: Mapping[str, Outcome]) -> None:
-        """Put back what a store holds that forbade a write, which other stores that missed it have let through.
+    async def _restored(self, refused: Put, by_store: Mapping[str, Outcome], outcome: Outcome) -> Outcome:
+        """Put back what a store holds that forbade a write, on stores that missed it and have let the write through.
 
-        Without this a user could take over another user's record while a store lags.
+        Without this a user could take over another user's record while a store lags. The store that forbade the write
+        decides, so that what others write to it meanwhile is not lost.
+
+        Returns:
+            The refusal, once the write stands nowhere; else a failure that says that it may.
         """
-        holders = [
-            store
-            for name, store in zip(self._names, self._circuits, strict=True)
-            if isinstance(by_store[name], Refused)
-        ]
-        answers = await gather_outcomes([partial(store.get, [refused.key], dead=True) for store in holders])
-        item = merge.newest(answer.items[0] for answer in answers if isinstance(answer, Batch))
-        if item is not None:
+        circuits = dict(zip(self._names, self._circuits, strict=True))
+        holder = next(store for name, store in circuits.items() if by_store[name] is outcome)
+        others = [store for store in circuits.values() if store is not holder]
+        error: CloudDBError | None = None
+        for _ in range(_RESTORE_ATTEMPTS):
+            (answer,) = await gather_outcomes([partial(holder.get, [refused.key])])
+            item = answer.items[0] if isinstance(answer, Batch) else None
+            if item is None:
+                error = answer if isinstance(answer, CloudDBError) else None
+                break
             self._clock.observe(max(item.version, refused.version))
             restored = replace(item, version=self._clock.stamp())
-            await self._send(self._circuits, [Put(restored)], atomic=False)
+            ((held,),) = await self._send([holder], [Put(restored, Condition(expected=item.version))], atomic=False)
+            if isinstance(held, Failed):
+                error = held.error
+                break
+            if isinstance(held, Stored):
+                copies = await self._send(others, [Put(restored)], atomic=False)
+                failed = [each.error for (each,) in copies if isinstance(each, Failed)]
+                if not failed:
+                    return outcome
+                error = failed[0]
+                break
+        failure = error or StoreUnavailable("what was to be put back kept changing", store=holder.name)
+        acked = tuple(name for name, each in by_store.items() if isinstance(each, Stored))
+        return Failed(PartialWrite(acked, {holder.name: failure}, key=refused.key), applied=True)
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct_names(names: Sequence[str]) -> list[str]:
     """Names that tell the stores apart, also where two have the same."""
     return [
         name if names.count(name) == 1 else f"{name} ({names[: position + 1].count(name)})"

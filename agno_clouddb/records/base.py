@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.errors import CloudDBError, InvalidRecord
 from agno_clouddb.stores import codec
 from agno_clouddb.stores.base import Item, Key
 from agno_clouddb.stores.schema import Collection
@@ -23,8 +23,10 @@ def to_text(path: str, value: datetime) -> str:
     """A moment as fixed-width text in UTC, whose order is the order in time.
 
     Raises:
-        InvalidRecord: ``value`` has no zone, or is not representable in UTC.
+        InvalidRecord: ``value`` is no datetime, has no zone, or is not representable in UTC.
     """
+    if not isinstance(value, datetime):
+        raise InvalidRecord(path, f"is of type {type(value).__name__}, not a datetime")
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidRecord(path, "is a datetime without a zone", remedy="Use datetime.now(timezone.utc) or the like")
     try:
@@ -58,6 +60,7 @@ class Record(BaseModel):
             InvalidRecord: a value that no store can hold, with its path.
         """
         declared = self.collection
+        self._check_types()
         fields = self.derived_fields()
         payload: dict[str, Any] = {}
         skipped = {declared.id_field, declared.parent_field, "version", *self.unstored}
@@ -80,9 +83,22 @@ class Record(BaseModel):
         item.check()
         return item
 
+    def _check_types(self) -> None:
+        # Assignment and model_copy do not validate; what is stored must be readable again.
+        try:
+            self.__pydantic_validator__.validate_python(self.__dict__, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            path = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in first["loc"])
+            raise InvalidRecord(path.lstrip("."), first["msg"], collection=self.collection.name) from error
+
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """The record in an item."""
+        """The record in an item.
+
+        Raises:
+            CloudDBError: the item is damaged, or was not written by this library.
+        """
         declared = cls.collection
         values: dict[str, Any] = codec.decode(item.data)
         values.update({name: value for name, value in item.fields.items() if name in cls.model_fields})
@@ -90,4 +106,9 @@ class Record(BaseModel):
         if declared.parent_field is not None:
             values[declared.parent_field] = item.key.parent
         values["version"] = item.version
-        return cls.model_validate(values)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise CloudDBError(
+                "a stored record is not as this library writes it", key=item.key, remedy=str(error)
+            ) from error

@@ -29,6 +29,7 @@ class Run(Record):
         data: the run itself, any JSON object.
         created_at: when the run was first written; set by the library when None.
         run_index: its place in the session, a stamp set when the run is first written and kept ever after.
+        generation: that of its session, set by the library: a run of an earlier session of the same id is not shown.
     """
 
     collection: ClassVar[Collection] = RUNS
@@ -39,6 +40,7 @@ class Run(Record):
     data: dict[str, Any] | None = None
     created_at: datetime | None = None
     run_index: str | None = None
+    generation: str | None = None
 
 
 class Session(Record):
@@ -55,8 +57,7 @@ class Session(Record):
         runs: those that were asked for, oldest first.
         created_at: when the session was first written; set by the library when None.
         updated_at: when the session was last written; set by the library.
-        generation: the version of the session's first write. Runs written before it belong to an earlier session of
-            the same id.
+        generation: the version of the session's first write, which tells it from an earlier one of the same id.
         degraded: True on a result that was read without one of the stores of a fan-out; never stored.
     """
 

@@ -9,7 +9,8 @@ from typing import Generic, NoReturn, TypeVar
 
 import tenacity
 
-from agno_clouddb.errors import ConflictError, InvalidRecord, LifecycleError, NotOwner, RecordNotFound
+from agno_clouddb.concurrency import uninterrupted
+from agno_clouddb.errors import CloudDBError, ConflictError, InvalidRecord, LifecycleError, NotOwner, RecordNotFound
 from agno_clouddb.stores.base import Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
 from agno_clouddb.stores.clock import HybridClock
 
@@ -52,17 +53,18 @@ class Connection:
         self._store = store
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._opening = asyncio.Lock()
         self.consistency = consistency
         self.clock = clock
 
     async def open(self) -> None:
         """Open the store for the running event loop. Opening twice in one loop is harmless."""
-        if self._loop is None or self._closed:
-            loop = asyncio.get_running_loop()
-            await self._store.open()
-            self._loop, self._closed = loop, False
-        else:
-            _ = self.store
+        async with self._opening:
+            if self._loop is None or self._closed:
+                await self._store.open()
+                self._loop, self._closed = asyncio.get_running_loop(), False
+            else:
+                _ = self.store
 
     async def aclose(self) -> None:
         """Close the store. Closing twice is harmless."""
@@ -70,7 +72,7 @@ class Connection:
             return
         _ = self.store
         self._closed = True
-        await self._store.aclose()
+        await uninterrupted(self._store.aclose)
 
     @property
     def store(self) -> Store:
@@ -120,15 +122,20 @@ class Repository:
             ConflictError: it kept being refused as older.
             CloudDBError: the store failed.
         """
-        found: str | None = None
         for _ in range(_MAX_STAMPS):
             mutation = make(self._clock.stamp())
             (outcome,) = await self._store.write([mutation])
-            outcome = self._seen(outcome)
-            if not (isinstance(outcome, Refused) and outcome.reason == "older"):
-                return outcome
-            found = outcome.version
-        raise ConflictError(mutation.version, found, store=self._store.name, key=mutation.key)
+            refused = self._seen(outcome)
+            if not (isinstance(refused, Refused) and refused.reason == "older"):
+                return refused
+            if refused.version is not None and not self._clock.observe(refused.version):
+                raise CloudDBError(
+                    f"the stored version {refused.version} is too far in the future to be written over",
+                    store=self._store.name,
+                    key=mutation.key,
+                    remedy="Check the clocks of all writers; delete the record from the store itself",
+                )
+        raise ConflictError(mutation.version, refused.version, store=self._store.name, key=mutation.key)
 
     def _seen(self, outcome: Outcome) -> Stored | Refused:
         """Advance the clock past what an outcome shows; raise the error of a failed one."""
@@ -160,6 +167,13 @@ class Repository:
             stop=tenacity.stop_after_attempt(_MAX_UPDATES),
             reraise=True,
         )
+
+
+def check_consistency(consistency: Consistency | None, default: Consistency) -> Consistency:
+    """The consistency of a call. Raises InvalidRecord unless it is one of the two, or None for the default."""
+    if consistency not in (None, "strong", "eventual"):
+        raise InvalidRecord("consistency", f"is {consistency!r}, neither strong nor eventual")
+    return consistency or default
 
 
 def check_limit(limit: int) -> None:

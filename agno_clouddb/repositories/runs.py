@@ -1,22 +1,24 @@
 """The runs of a session: one item each, ordered by the stamp of their first write.
 
-A run belongs to its session only when it was written after the session's first write (its generation). So a session
-id used again never shows the runs of the session that had the id before, even when the deletion of these did not come
-to its end.
+A run carries the generation of its session, the stamp of the session's first write, and shows only in that session. So
+a session id used again never shows the runs of the session that had the id before, even when the deletion of these did
+not come to its end.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
 from agno_clouddb.records.sessions import Run
-from agno_clouddb.repositories.base import Connection, Repository
+from agno_clouddb.repositories.base import Connection, Repository, check_consistency
 from agno_clouddb.stores.base import Condition, Consistency, Delete, Item, Key, Page, Put, Query, Refused, Stored
-from agno_clouddb.stores.clock import is_version
+from agno_clouddb.stores.clock import is_version, version_millis
 
 __all__ = ["RUNS_PAGE", "Runs", "run_key", "runs_query", "session_key"]
 
@@ -24,6 +26,7 @@ RUNS_PAGE = 500
 """The most runs that are read at once."""
 
 _KNOWN_SESSIONS = 10_000
+_KNOWN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class _Known:
 
     owner: str | None
     generation: str
+    until: float  # by the monotonic clock, in seconds
 
 
 class Runs(Repository):
@@ -45,16 +49,19 @@ class Runs(Repository):
     async def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
         """Add a run to the end of a session, in one request; the header is not touched.
 
-        A run of the same ``run_id`` is replaced and keeps its place, so that the call can be repeated safely.
+        A run of the same ``run_id`` is replaced and keeps its place, so that the call can be repeated safely. The order is
+        the same for all readers: a run comes after every run that its writer had read or written, and otherwise the
+        writers' clocks decide.
 
         Args:
-            session_id: the session, which must exist. A session that this Database has not met yet is looked up
-                first, which costs one more request.
+            session_id: the session, which must exist. One that this Database has not read or written within the last
+                minute is looked up first, which costs one more request.
             run: what to write; its ``run_index`` is set by the call.
             user_id: only when the session belongs to this user.
 
-        Whether the session exists, and whose it is, is judged by what this Database last saw of it, be it by reading,
-        writing or appending: one that another process has deleted since is not missed.
+        Whether the session exists, and whose it is, is judged by what this Database saw of it within that minute. A run
+        appended to a session that another process has deleted meanwhile is deleted with it: it does not show in a
+        session made anew under the same id.
 
         Returns:
             What is stored, with its version and its place.
@@ -78,8 +85,8 @@ class Runs(Repository):
         placed = run.version is not None and run.run_index is not None and is_version(run.run_index)
         if not placed or run.session_id != session_id:
             return await self.append_run(session_id, run, user_id=user_id)
-        await self._require_session(session_id, user_id)
-        return await self._put_run(run_key(session_id, run.run_id), run, run.run_index)
+        session = await self._require_session(session_id, user_id)
+        return await self._put_run(run_key(session_id, run.run_id), _of(run, session.generation), run.run_index)
 
     async def get_run(
         self, session_id: str, run_id: str, *, user_id: str | None = None, consistency: Consistency | None = None
@@ -99,7 +106,8 @@ class Runs(Repository):
             InvalidRecord, NotProvisioned, Throttled, StoreUnavailable: as in ``get``.
         """
         keys = [session_key(session_id), run_key(session_id, run_id)]
-        header, run = (await self._store.get(keys, consistency=consistency or self._connection.consistency)).items
+        consistency = check_consistency(consistency, self._connection.consistency)
+        header, run = (await self._store.get(keys, consistency=consistency)).items
         if header is None or run is None or (user_id is not None and header.owner != user_id):
             return None
         self._remember(header)
@@ -124,8 +132,7 @@ class Runs(Repository):
     async def _append(self, session_id: str, generation: str, runs: Sequence[Run]) -> list[Run]:
         """Write runs that are not stored yet to the end of a session, in order, all at once."""
         keys = [run_key(session_id, run.run_id) for run in runs]
-        now = datetime.now(UTC)
-        fresh = [run.model_copy(update={"session_id": session_id, "created_at": run.created_at or now}) for run in runs]
+        fresh = [_of(run, generation).model_copy(update={"session_id": session_id}) for run in runs]
         stamps = [self._clock.stamp() for _ in fresh]
         outcomes = await self._store.write(
             [
@@ -139,7 +146,7 @@ class Runs(Repository):
                 stored.append(_placed(run, outcome.version).model_copy(update={"version": outcome.version}))
                 continue
             # It is there already and keeps its place, unless it is left over from an earlier session of the same id.
-            kept = outcome.reason == "exists" and (outcome.version or "") > generation
+            kept = outcome.reason == "exists" and outcome.fields.get("generation") == generation
             stored.append(await self._put_run(key, run, outcome.fields.get("run_index") if kept else None))
         return stored
 
@@ -162,23 +169,32 @@ class Runs(Repository):
             self._raise_refused(key, outcome)
         return _placed(run, place or outcome.version).model_copy(update={"version": outcome.version})
 
-    async def _delete_runs(self, session_id: str, before: str | None) -> None:
-        """Delete the runs written before ``before``: later ones belong to a session made anew since."""
+    async def _delete_runs(self, session_id: str) -> None:
+        """Delete the runs that do not belong to the session that has the id now, if one has."""
         query, cursor = runs_query(session_id), None
-        version = before or self._clock.stamp()
         while True:
             page = await self._store.query(query, limit=RUNS_PAGE, cursor=cursor)
-            for outcome in await self._store.write([Delete(item.key, version) for item in page.items]):
-                self._seen(outcome)
+            # Read after its runs: a session made anew meanwhile is seen, whose runs stay.
+            (header,) = (await self._store.get([session_key(session_id)])).items
+            await self._delete_all([item for item in page.items if header is None or not belongs(item, header)])
             cursor = page.cursor
             if cursor is None:
                 return
+
+    async def _delete_all(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self._clock.observe(item.version)
+        version = self._clock.stamp()
+        outcomes = await self._store.write([Delete(item.key, version) for item in items])
+        for item, outcome in zip(items, map(self._seen, outcomes), strict=True):
+            if isinstance(outcome, Refused) and outcome.reason == "older":
+                await self._write(partial(Delete, item.key))
 
     async def _require_session(self, session_id: str, user_id: str | None) -> _Known:
         """What is known of a session, which is looked up when need be; raise unless it is there for ``user_id``."""
         key = session_key(session_id)
         known = self._known.get(session_id)
-        if known is not None and user_id in (None, known.owner):
+        if known is not None and user_id in (None, known.owner) and time.monotonic() < known.until:
             return known
         header = (await self._store.get([key])).items[0]
         if header is None:
@@ -192,15 +208,21 @@ class Runs(Repository):
         return self._know(header.key.id, header.owner, header.fields.get("generation", ""))
 
     def _know(self, session_id: str, owner: str | None, generation: str) -> _Known:
-        known = self._known[session_id] = _Known(owner, generation)
+        known = self._known[session_id] = _Known(owner, generation, time.monotonic() + _KNOWN_SECONDS)
         self._known.move_to_end(session_id)
         if len(self._known) > _KNOWN_SESSIONS:
             self._known.popitem(last=False)
         return known
 
 
+def _of(run: Run, generation: str) -> Run:
+    return run.model_copy(update={"generation": generation})
+
+
 def _placed(run: Run, place: str) -> Run:
-    return run.model_copy(update={"run_index": place})
+    """A run at a place, which tells when it was first written."""
+    first_written = datetime.fromtimestamp(version_millis(place) / 1000, UTC)
+    return run.model_copy(update={"run_index": place, "created_at": run.created_at or first_written})
 
 
 def session_key(session_id: str) -> Key:
@@ -224,4 +246,4 @@ def runs_query(session_id: str) -> Query:
 
 def belongs(run: Item, header: Item) -> bool:
     """Whether a run is of this session and not of an earlier one of the same id."""
-    return run.version > header.fields.get("generation", "")
+    return run.fields.get("generation") == header.fields.get("generation")

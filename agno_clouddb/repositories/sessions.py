@@ -15,7 +15,7 @@ from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import ConflictError, InvalidRecord
 from agno_clouddb.records.base import to_text
 from agno_clouddb.records.sessions import Run, Session
-from agno_clouddb.repositories.base import Page, check_limit
+from agno_clouddb.repositories.base import Page, check_consistency, check_limit
 from agno_clouddb.repositories.runs import RUNS_PAGE, Runs, runs_query, session_key
 from agno_clouddb.stores import base as port
 from agno_clouddb.stores.base import (
@@ -92,7 +92,7 @@ class Sessions(Runs):
         if runs != "all" and (isinstance(runs, bool) or not isinstance(runs, int) or runs < 0):
             raise InvalidRecord("runs", f'is {runs!r}, neither "all" nor a number from 0')
         key = session_key(session_id)
-        store, consistency = self._store, consistency or self._connection.consistency
+        store, consistency = self._store, check_consistency(consistency, self._connection.consistency)
         wanted = None if runs == "all" else runs
         size = RUNS_PAGE if wanted is None else min(wanted, RUNS_PAGE)
         if size == 0:
@@ -119,7 +119,7 @@ class Sessions(Runs):
 
         The newest write wins unless ``expected_version`` is given. One request for a new session and for one that was
         read before (be it in another process, and come back as JSON); two for a session object made anew over a
-        stored one, whose ``created_at`` is then kept.
+        stored one, whose ``created_at`` is then kept, and its owner where the object names none.
 
         Args:
             session: what to write. ``updated_at`` becomes now, unless the object was never stored and names one.
@@ -147,7 +147,7 @@ class Sessions(Runs):
         self._check_runs(session.session_id, fresh)
         if expected_version is not None:
             stored = await self._replace(key, session, expected_version, owner)
-        elif session.version is None or session.generation is None:
+        elif session.version is None or session.generation is None or not is_version(session.generation):
             stored = await self._create_or_replace(key, session, owner)
         else:
             stored = await self._put(key, _touched(session, created_at=session.created_at), Condition(owner=owner))
@@ -185,12 +185,15 @@ class Sessions(Runs):
         query = _list_query(filters, sort)
         place = Cursor.decode(cursor, query) if cursor is not None else None
         page = await self._store.query(
-            query, limit=limit, cursor=place, consistency=consistency or self._connection.consistency
+            query, limit=limit, cursor=place, consistency=check_consistency(consistency, self._connection.consistency)
         )
         for item in page.items:
             self._remember(item)
+        sessions = [Session.from_item(item) for item in page.items]
+        for session in sessions:
+            session.degraded = page.degraded
         return Page(
-            [Session.from_item(item) for item in page.items],
+            sessions,
             page.cursor.encode(query) if page.cursor is not None else None,
             page.degraded,
         )
@@ -233,7 +236,8 @@ class Sessions(Runs):
             user_id: only when the session belongs to this user.
 
         Returns:
-            What is stored, with its version.
+            What is stored, with its version; ``degraded`` when the session was read without one of the stores of a
+            fan-out, so that a change which that store alone has may be overwritten.
 
         Raises:
             RecordNotFound: there is no such session.
@@ -244,7 +248,8 @@ class Sessions(Runs):
         key = session_key(session_id)
         async for attempt in self._attempts():
             with attempt:
-                header = (await self._store.get([key])).items[0]
+                batch = await self._store.get([key])
+                header = batch.items[0]
                 if header is None:
                     self._known.pop(session_id, None)
                     raise self._not_found(key)
@@ -256,11 +261,14 @@ class Sessions(Runs):
                     raise InvalidRecord("session_id", "must not be changed by the function", collection="sessions")
                 changed = _touched(changed, created_at=changed.created_at or session.created_at)
                 changed = changed.model_copy(update={"generation": session.generation})
-                return await self._put(key, changed, Condition(expected=header.version, owner=user_id))
+                stored = await self._put(key, changed, Condition(expected=header.version, owner=user_id))
+                return stored.model_copy(update={"degraded": batch.degraded})
         raise AssertionError("attempts end with a result or an error")
 
     async def rename(self, session_id: str, name: str, *, user_id: str | None = None) -> Session:
         """Set the session's name, ``session_data["session_name"]``. Results and errors are those of ``update``."""
+        if not isinstance(name, str):
+            raise InvalidRecord("name", f"is of type {type(name).__name__}, not text", collection="sessions")
 
         def change(session: Session) -> Session:
             return session.model_copy(
@@ -289,8 +297,8 @@ class Sessions(Runs):
         outcome = await self._write(lambda version: Delete(key, version, Condition(owner=user_id)))
         self._known.pop(session_id, None)
         existed = not isinstance(outcome, Refused)
-        if existed or user_id is None:
-            await self._delete_runs(session_id, outcome.version if isinstance(outcome, Stored) else None)
+        if not (isinstance(outcome, Refused) and outcome.reason == "owner"):
+            await self._delete_runs(session_id)
         return existed
 
     async def delete_many(self, session_ids: Sequence[str], *, user_id: str | None = None) -> int:
@@ -341,18 +349,18 @@ class Sessions(Runs):
             return fresh.model_copy(update={"generation": outcome.version, "version": outcome.version})
         if outcome.reason != "exists":
             self._raise_refused(key, outcome)
-        kept = fresh.model_copy(update=_kept(outcome.fields))
+        kept = fresh.model_copy(update=_kept(fresh, outcome.fields))
         return await self._put(key, kept, Condition(owner=owner))
 
     async def _replace(self, key: Key, session: Session, expected: str, owner: str | None) -> Session:
         """Write a session over the version that the caller expects."""
         if not is_version(expected):
             raise InvalidRecord("expected_version", f"{expected!r} is not a version of this library")
-        if session.generation is None:
+        if session.generation is None or not is_version(session.generation):
             header = (await self._store.get([key])).items[0]
             if header is None:
                 raise ConflictError(expected, None, store=self._store.name, key=key)
-            session = session.model_copy(update=_kept(header.fields))
+            session = session.model_copy(update=_kept(session, header.fields))
         touched = _touched(session, created_at=session.created_at)
         return await self._put(key, touched, Condition(expected=expected, owner=owner))
 
@@ -395,9 +403,10 @@ def _touched(session: Session, *, created_at: datetime | None) -> Session:
     return session.model_copy(update={"created_at": created_at or now, "updated_at": now})
 
 
-def _kept(fields: Mapping[str, str]) -> dict[str, object]:
-    """What a session keeps from its first write on."""
+def _kept(session: Session, fields: Mapping[str, str]) -> dict[str, object]:
+    """What a session object made anew takes over from the stored session."""
     return {
         "generation": fields.get("generation"),
         "created_at": datetime.fromisoformat(fields["created_at"]),
+        "user_id": session.user_id or fields.get("user_id"),
     }

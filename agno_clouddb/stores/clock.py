@@ -11,7 +11,10 @@ import secrets
 import time
 from collections.abc import Callable
 
-__all__ = ["HybridClock", "is_version", "version_millis", "wall_clock_millis"]
+__all__ = ["HybridClock", "epoch_seconds", "is_version", "version_millis", "wall_clock_millis"]
+
+MAX_DRIFT_MILLIS = 3_600_000
+"""How far ahead of the wall clock a version may be to be believed, in milliseconds: an hour."""
 
 _MAX_COUNTER = 0xFFFF
 _VERSION = re.compile(r"[0-9a-f]{12}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -20,6 +23,11 @@ _VERSION = re.compile(r"[0-9a-f]{12}-[0-9a-f]{4}-[0-9a-f]{12}")
 def wall_clock_millis() -> int:
     """The wall clock in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def epoch_seconds() -> int:
+    """The wall clock in seconds since the epoch."""
+    return int(time.time())
 
 
 def is_version(text: str) -> bool:
@@ -38,11 +46,18 @@ class HybridClock:
     Args:
         writer: 12 hexadecimal digits that no other writer uses; random by default.
         now: the wall clock in milliseconds; replaced in simulations.
+        max_drift: how far ahead of the wall clock a version may be to be believed, in milliseconds.
     """
 
-    def __init__(self, writer: str | None = None, now: Callable[[], int] = wall_clock_millis) -> None:
+    def __init__(
+        self,
+        writer: str | None = None,
+        now: Callable[[], int] = wall_clock_millis,
+        max_drift: int = MAX_DRIFT_MILLIS,
+    ) -> None:
         self.writer = writer if writer is not None else secrets.token_hex(6)
         self._now = now
+        self._max_drift = max_drift
         self._millis = 0
         self._counter = 0
 
@@ -57,8 +72,16 @@ class HybridClock:
             self._millis, self._counter = self._millis + 1, 0
         return f"{self._millis:012x}-{self._counter:04x}-{self.writer}"
 
-    def observe(self, version: str) -> None:
-        """Advance past ``version``, so that every later stamp is newer than it."""
+    def observe(self, version: str) -> bool:
+        """Advance past ``version``, so that every later stamp is newer than it.
+
+        Returns:
+            False, with the clock left as it is, when ``version`` is no stamp or too far in the future: one broken
+            clock must not carry all others away.
+        """
+        if not is_version(version) or version_millis(version) > self._now() + self._max_drift:
+            return False
         millis, counter = int(version[:12], 16), int(version[13:17], 16)
         if (millis, counter) > (self._millis, self._counter):
             self._millis, self._counter = millis, counter
+        return True

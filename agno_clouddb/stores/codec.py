@@ -15,7 +15,8 @@ from typing import Any
 import zstandard
 
 from agno_clouddb.errors import CloudDBError, InvalidRecord
-from agno_clouddb.stores.base import Payload, is_encodable
+from agno_clouddb.stores.base import Payload
+from agno_clouddb.stores.items import is_encodable
 
 __all__ = ["MAX_DEPTH", "check_json", "decode", "encode", "join", "split"]
 

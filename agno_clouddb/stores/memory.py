@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from agno_clouddb.errors import LifecycleError, NotProvisioned
@@ -24,17 +23,13 @@ from agno_clouddb.stores.base import (
     Stored,
     check_write,
     decide,
-    order_of,
 )
+from agno_clouddb.stores.clock import epoch_seconds
+from agno_clouddb.stores.query import order_of
 
 __all__ = ["MemoryStore"]
 
 _MIB = 1024 * 1024
-
-
-def epoch_seconds() -> int:
-    """The wall clock in seconds since the epoch."""
-    return int(time.time())
 
 
 class MemoryStore(Store):
@@ -102,6 +97,7 @@ class MemoryStore(Store):
     async def query(
         self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
     ) -> Page:
+        query.check(limit)
         matching = [item for item in self._matching(query) if query.after(item, cursor)]
         matching.sort(key=lambda item: order_of(query.place(item)), reverse=query.descending)
         items = tuple(matching[:limit])

@@ -99,7 +99,7 @@ RUNS = Collection(
     id_field="run_id",
     parent="sessions",
     parent_field="session_id",
-    fields=("run_index", OWNER),
+    fields=("run_index", "generation"),
     indexes=(Index("session_id", "run_index"),),
 )
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from agno_clouddb.stores.base import Delete, Item, Key, Query, Range, Store, Stored
-from agno_clouddb.stores.query import order_of
 from agno_clouddb.stores.memory import MemoryStore
+from agno_clouddb.stores.query import order_of
 from agno_clouddb.stores.schema import COLLECTIONS, SHARD, Collection, Index
 from agno_clouddb.testing.conformance_base import (
     FAR_FUTURE,

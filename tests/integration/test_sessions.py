@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -21,7 +22,7 @@ from agno_clouddb import (
     connect,
 )
 from agno_clouddb.stores.base import Delete, Key, Stored
-from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.clock import HybridClock, wall_clock_millis
 
 
 def session(session_id: str = "s1", **values: Any) -> Session:
@@ -188,6 +189,74 @@ async def test_a_run_left_over_from_an_earlier_session_is_neither_shown_nor_in_t
         assert [(each.run_id, each.data) for each in read.runs] == [("r3", {"n": "new"}), ("r1", {"n": "new"})]
 
 
+async def test_a_deletion_that_was_interrupted_is_completed_by_repeating_it(db: Database) -> None:
+    await db.sessions.upsert(session(user_id="ann", runs=[run("r1"), run("r2")]))
+    (header,) = (await db.store.get([Key("sessions", "s1")])).items
+    assert header is not None
+    clock = HybridClock()
+    clock.observe(header.version)
+    await db.store.write([Delete(header.key, clock.stamp())])
+    assert await db.sessions.delete("s1", user_id="ann") is False
+    assert (await db.store.get([Key("runs", "r1", "s1"), Key("runs", "r2", "s1")])).items == (None, None)
+
+
+async def test_clocks_that_differ_neither_keep_a_deleted_run_nor_hide_a_new_one(
+    db: Database, urls: tuple[str, ...]
+) -> None:
+    ahead = Database(db.store, clock=HybridClock(now=lambda: wall_clock_millis() + 300_000))
+    behind = Database(db.store, clock=HybridClock(now=lambda: wall_clock_millis() - 300_000))
+    for database in (ahead, behind):
+        database._connection._loop = asyncio.get_running_loop()  # share the open store
+    await ahead.sessions.upsert(session(runs=[run("r1")]))
+    await behind.sessions.append_run("s1", run("r2"))
+    read = await db.sessions.get("s1")
+    assert read is not None
+    assert {each.run_id for each in read.runs} == {"r1", "r2"}
+    await behind.sessions.append_run("s1", run("r0"))
+    await behind.sessions.get("s1", runs=1)
+    last = await behind.sessions.append_run("s1", run("r9"))  # who has read a run comes after it, whatever the clocks
+    read = await db.sessions.get("s1")
+    assert read is not None
+    assert read.runs[-1] == last
+    assert await behind.sessions.delete("s1") is True
+    assert (await db.store.get([Key("runs", "r1", "s1"), Key("runs", "r2", "s1")])).items == (None, None)
+    await behind.sessions.upsert(session())
+    await behind.sessions.append_run("s1", run("r3"))
+    read = await ahead.sessions.get("s1")
+    assert read is not None
+    assert [each.run_id for each in read.runs] == ["r3"]
+
+
+async def test_a_run_keeps_when_it_was_first_written(db: Database) -> None:
+    await db.sessions.upsert(session())
+    first = await db.sessions.append_run("s1", run("r1"))
+    assert first.created_at is not None
+    again = await db.sessions.append_run("s1", run("r1", n=2))
+    assert again.created_at == first.created_at
+    given = datetime(2020, 1, 1, tzinfo=UTC)
+    kept = await db.sessions.append_run("s1", Run(run_id="r2", created_at=given))
+    assert kept.created_at == given
+
+
+async def test_an_object_without_an_owner_does_not_take_the_owner_away(db: Database) -> None:
+    await db.sessions.upsert(session(user_id="ann"))
+    stored = await db.sessions.upsert(session(session_data={"n": 1}))
+    assert stored.user_id == "ann"
+    assert await db.sessions.get("s1", user_id="ann") is not None
+
+
+async def test_a_value_of_the_wrong_type_is_refused_when_it_is_written(db: Database) -> None:
+    stored = await db.sessions.upsert(session(session_data={"n": 1}))
+    for name, value in (("metadata", ["x"]), ("session_data", "text"), ("created_at", "yesterday"), ("user_id", 5)):
+        changed = stored.model_copy(update={name: value})
+        with pytest.raises(InvalidRecord) as caught:
+            await db.sessions.upsert(changed)
+        assert caught.value.path == name
+    with pytest.raises(InvalidRecord, match="name"):
+        await db.sessions.rename("s1", 5)  # type: ignore[arg-type]
+    assert await db.sessions.get("s1") == stored
+
+
 async def test_a_run_needs_its_session(db: Database) -> None:
     with pytest.raises(RecordNotFound, match="sessions/nowhere"):
         await db.sessions.append_run("nowhere", run("r1"))
@@ -292,6 +361,10 @@ async def test_lists_filter_sort_and_page(db: Database) -> None:
     assert await db.sessions.count(updated_from=start + timedelta(days=19)) == 2
 
 
+def encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
 async def test_bad_list_arguments_name_the_argument(db: Database) -> None:
     await db.sessions.upsert(session("a"))
     await db.sessions.upsert(session("b"))
@@ -301,6 +374,11 @@ async def test_bad_list_arguments_name_the_argument(db: Database) -> None:
         ({"limit": 1_001}, "limit"),
         ({"sort": "name"}, "sort"),
         ({"cursor": "nonsense"}, "cursor"),
+        ({"cursor": encoded("[" * 100_000)}, "cursor"),
+        ({"cursor": encoded('["sessions by -created_at","\\ud800","a"]')}, "cursor"),
+        ({"cursor": encoded('["sessions by -created_at","2026",""]')}, "cursor"),
+        ({"created_from": "2026-01-01"}, "created_from"),
+        ({"consistency": "Strong"}, "consistency"),
         ({"cursor": cursor, "user_id": "ann"}, "cursor"),
         ({"cursor": cursor, "sort": "created_at"}, "cursor"),
         ({"created_from": datetime(2026, 1, 1)}, "created_from"),

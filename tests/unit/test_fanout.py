@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -25,7 +25,7 @@ from agno_clouddb import (
 )
 from agno_clouddb.fanout.store import FanOutStore
 from agno_clouddb.stores.base import Condition, Delete, Item, Key, Limits, Put, Query, Refused, Stored
-from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.clock import HybridClock, wall_clock_millis
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.testing import FaultyStore
 from agno_clouddb.testing.faults import Fault
@@ -225,7 +225,7 @@ async def test_a_look_up_that_fails_makes_the_page_degraded(pair: Pair) -> None:
 
 
 async def test_a_write_refused_as_older_by_one_store_is_stamped_past_it(pair: Pair) -> None:
-    ahead = HybridClock(now=lambda: 2**43)
+    ahead = HybridClock(now=lambda: wall_clock_millis() + 600_000)
     seen = item(clock=ahead, data="{}")
     pair.alone(pair.second).items = {seen.key: seen}
     stored = await pair.db.sessions.upsert(Session(session_id="s1", session_data={"mine": True}))
@@ -245,6 +245,57 @@ async def test_a_store_that_missed_a_session_does_not_let_another_user_take_it(p
     assert read is not None
     assert (read.user_id, read.session_data) == ("ann", {"mine": 1})
     assert pair.alone(pair.first).items == pair.alone(pair.second).items
+
+
+@pytest.mark.parametrize("fails", ["the read", "the write to the holder", "the copy"])
+async def test_a_takeover_that_cannot_be_undone_is_not_reported_as_refused(pair: Pair, fails: str) -> None:
+    pair.second.down()
+    await pair.db.sessions.upsert(Session(session_id="s1", user_id="ann"))
+    pair.second.up()
+    writes = 0
+
+    def holder(call: str, mutations: int) -> Fault | None:
+        nonlocal writes
+        writes += call == "write"
+        broken = (call == "get" and fails == "the read") or (writes == 2 and fails == "the write to the holder")
+        return Fault("refused") if broken else None
+
+    copies = 0
+
+    def other(call: str, mutations: int) -> Fault | None:
+        nonlocal copies
+        copies += call == "write"
+        return Fault("refused") if copies == 2 and fails == "the copy" else None
+
+    pair.first.plan, pair.second.plan = holder, other
+    with pytest.raises(PartialWrite) as caught:
+        await pair.db.sessions.upsert(Session(session_id="s1", user_id="bob"))
+    assert caught.value.acked == ("memory://second",)
+
+
+async def test_putting_back_does_not_lose_what_was_written_meanwhile(pair: Pair) -> None:
+    pair.second.down()
+    await pair.db.sessions.upsert(Session(session_id="s1", user_id="ann", session_data={"n": 1}))
+    pair.second.up()
+    writes = 0
+
+    def holder(call: str, mutations: int) -> None:
+        """Just before the first attempt to put back, somebody else writes."""
+        nonlocal writes
+        writes += call == "write"
+        if call == "write" and writes == 2:
+            held = pair.alone(pair.first).items[Key("sessions", "s1")]
+            clock = HybridClock()
+            clock.observe(held.version)
+            newer = replace(held, version=clock.stamp(), data='{"session_data":{"n":2}}')
+            pair.alone(pair.first).items[held.key] = newer
+
+    pair.first.plan = holder
+    with pytest.raises(NotOwner):
+        await pair.db.sessions.upsert(Session(session_id="s1", user_id="bob"))
+    read = await pair.db.sessions.get("s1")
+    assert read is not None
+    assert (read.user_id, read.session_data) == ("ann", {"n": 2})
 
 
 async def test_an_exclusive_put_refused_by_one_store_leaves_what_was_there(pair: Pair) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from agno_clouddb.concurrency import gather
-from agno_clouddb.errors import CloudDBError, ConflictError, InvalidRecord, RecordTooLarge, StoreUnavailable
-from agno_clouddb.stores.base import Delete, Failed, Mutation, Outcome, Put, Refused, Stored, decide
+from agno_clouddb.errors import CloudDBError, ConflictError, InvalidRecord, RecordTooLarge
+from agno_clouddb.stores.base import Delete, Failed, Mutation, Outcome, Put, Refused, Stored, decide, settled
 from agno_clouddb.stores.codec import split
 from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call, Rejected
 from agno_clouddb.stores.dynamodb.expressions import Attribute, Expression, Request, number, render, text
@@ -222,26 +222,9 @@ class Writer:
             row = row_of(found.item, self._layouts[mutation.key.collection]) if found.item else None
             outcome = decide(mutation, row.item if row is not None else None, self._now())
             if outcome is not None:
-                return self._settled(mutation, outcome, call)
+                return settled(mutation, outcome, self._store) if call.unknown else outcome
             actions = self.plan(mutation, row if row is not None and row.chunks else None)
         raise self._restless(mutation, row)
-
-    def _settled(self, mutation: Mutation, outcome: Stored | Refused, call: Call) -> Outcome:
-        """What an outcome means when the answer to an earlier attempt of the same write was lost."""
-        if not call.unknown or isinstance(outcome, Stored):
-            return outcome
-        if isinstance(mutation, Delete) and outcome.reason == "absent":
-            return Stored(mutation.version)
-        if outcome.version is not None and outcome.version < mutation.version:
-            # Had the attempt been applied, nothing older could be stored.
-            return outcome
-        error = StoreUnavailable(
-            "the answer to a write was lost, and the item has been written by others since",
-            store=self._store,
-            key=mutation.key,
-            remedy="Read the record to see what is stored",
-        )
-        return Failed(error, applied=True)
 
     async def _at_once(
         self, mutations: Sequence[Mutation], plans: list[list[Action]], call: Call

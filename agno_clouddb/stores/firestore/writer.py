@@ -10,7 +10,7 @@ from typing import Any
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import CloudDBError, InvalidRecord, LifecycleError, RecordTooLarge, Throttled
-from agno_clouddb.stores.base import Delete, Failed, Key, Mutation, Outcome, Put, Refused, Stored, decide
+from agno_clouddb.stores.base import Delete, Failed, Key, Mutation, Outcome, Put, Refused, Stored, decide, settled
 from agno_clouddb.stores.firestore.client import Connection
 from agno_clouddb.stores.firestore.documents import writes_for
 from agno_clouddb.stores.firestore.faults import Backoff, Fault
@@ -71,6 +71,9 @@ class _Pending:
             and self.known is not None
             and self.known.item.version == self.mutation.version
         )
+
+    def settle(self, outcome: Stored | Refused | None, store: str) -> None:
+        self.outcome = settled(self.mutation, outcome, store) if outcome is not None and self.uncertain else outcome
 
     def fail(self, error: CloudDBError) -> None:
         self.outcome = Failed(error, applied=self.uncertain)
@@ -170,12 +173,12 @@ class Writer:
             return []
         if atomic and any(isinstance(outcome, Refused) for outcome in decided):
             for each, outcome in pairs:
-                each.outcome = outcome if isinstance(outcome, Refused) else Refused("atomic")
+                each.settle(outcome if isinstance(outcome, Refused) else Refused("atomic"), self._name)
             return []
         ready = [each for each, outcome in pairs if outcome is None]
         if not (atomic and ready):
             for each, outcome in pairs:
-                each.outcome = outcome
+                each.settle(outcome, self._name)
         for each in ready:
             each.writes, each.chunks = writes_for(each.mutation, each.known, self._layout)
         return ready if atomic else [each for each in ready if self._fits(each)]
