@@ -78,9 +78,10 @@ def connect(
     Args:
         *stores: URLs (``dynamodb://REGION[?endpoint_url=…]``, ``firestore://PROJECT[/DATABASE]``,
             ``sqlite:///FILE``, ``memory://``) or Stores made with a client of your own. Several make a fan-out: the
-            first is the primary. URL parameters such as ``prefix=`` go before the arguments here.
-        prefix: goes before the names of tables and collections.
-        deadline: seconds within which a call of a store ends.
+            first is the primary. URL parameters such as ``prefix=`` go before the arguments here. The Database opens
+            and closes the stores that it is given.
+        prefix: goes before the names of tables and collections, for stores named by URL.
+        deadline: seconds within which a call of a store ends, for stores named by URL.
         consistency: what reads give unless a call says otherwise.
         acks: with several stores: 1 to succeed when one has acknowledged a write, ``"all"`` to raise PartialWrite
             unless all have.

@@ -49,8 +49,8 @@ class Runs(Repository):
     async def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
         """Add a run to the end of a session, in one request; the header is not touched.
 
-        A run of the same ``run_id`` is replaced and keeps its place, so that the call can be repeated safely. The order is
-        the same for all readers: a run comes after every run that its writer had read or written, and otherwise the
+        A run of the same ``run_id`` is replaced and keeps its place, so that the call can be repeated safely. The order
+        is the same for all readers: a run comes after every run that its writer had read or written, and otherwise the
         writers' clocks decide.
 
         Args:

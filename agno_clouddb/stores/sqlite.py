@@ -1,8 +1,8 @@
 """SQLiteStore: items in one file, the embedded default; several tasks and several processes may use it at once.
 
-Every call is one function that runs from its first statement to its last in a connection's own thread. A call that is
-cancelled can therefore not leave a transaction open: the function sees it and rolls back, or has committed already. (A
-driver with an awaitable for each statement could be cancelled between any two of them.)
+The driver runs each connection's statements in a thread, in the order in which they were sent, and goes on with them
+when the task that waits is cancelled. A call therefore holds its connection alone, and one that fails, is cancelled or
+late sends a rollback after its last statement before it gives the connection back: no transaction stays open.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import asyncio
 import os
 import re
 import sqlite3
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+
+from agno_clouddb.concurrency import uninterrupted
 from agno_clouddb.errors import CloudDBError, ConfigurationError, LifecycleError, NotProvisioned, StoreUnavailable
 from agno_clouddb.stores.base import (
     Batch,
@@ -28,7 +31,6 @@ from agno_clouddb.stores.base import (
     Mutation,
     Outcome,
     Page,
-    Put,
     Query,
     Refused,
     Store,
@@ -36,109 +38,49 @@ from agno_clouddb.stores.base import (
     check_write,
     decide,
 )
-from agno_clouddb.stores.memory import epoch_seconds
+from agno_clouddb.stores.clock import epoch_seconds
 from agno_clouddb.stores.schema import COLLECTIONS
 from agno_clouddb.stores.sqlite_tables import Table, add_functions
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 __all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
 
 _MIB = 1024 * 1024
 _EXPIRED_KEPT = 86_400  # seconds; the clouds too remove what has expired within days, not at once
-_BUSY_WAIT = 0.1  # seconds that SQLite waits for a lock by itself before a call looks at its deadline
-_STEPS = 20_000  # instructions of SQLite's virtual machine, about a millisecond, between two looks at the deadline
+_BUSY_WAIT = 0.1  # seconds that SQLite waits for a lock by itself, and so that a cancelled call may take to end
+_STEPS = 20_000  # instructions of SQLite's virtual machine, about a millisecond, between two looks at ``stopped``
 _BACKSTOP = 2.0  # seconds after the deadline until a call no longer waits for a disk that does not answer
+_KEYS = 900  # keys in one statement; SQLite before 3.32 takes 999 parameters
 _MISSING = re.compile(r"no such (table|column|index)|no query solution")
 
 
 class _Connection:
-    """A connection to the file and the one thread that uses it, one call after the other."""
+    """A connection to the file, for the one call that has the lock."""
 
-    raw: sqlite3.Connection
+    def __init__(self, raw: aiosqlite.Connection) -> None:
+        self.raw = raw
+        self.lock = asyncio.Lock()
+        self.stopped = False  # looked at by the driver's thread in the middle of a long statement
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="agno_clouddb-sqlite")
+    async def undo(self) -> None:
+        """Stop the statement that runs, if one does, and roll back what is not committed.
 
-    def connect(self, path: str) -> sqlite3.Connection:
-        """Connect; to be called in the thread, like all that touches ``raw``."""
-        self.raw = sqlite3.connect(path, timeout=_BUSY_WAIT, isolation_level=None)
-        return self.raw
-
-    async def run(self, function: Callable[[], T]) -> T:
-        """Run a function in the thread, after those that are to run already."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        Neither a commit nor the rollback itself is stopped: they take a few of SQLite's instructions.
+        """
+        self.stopped = True
+        # When the disk does not answer, the rollback stays in the driver's queue, before whatever is sent next.
+        with anyio.move_on_after(_BACKSTOP):
+            await self.raw.rollback()
+        self.stopped = False
 
     async def aclose(self) -> None:
-        """Close once the calls under way are done, even when the caller does not wait for it."""
-        closing = self._thread.submit(self._close)
-        try:
-            await self.run(closing.result)
-        finally:
-            self._thread.shutdown(wait=False)
-
-    def _close(self) -> None:
-        if hasattr(self, "raw"):
-            self.raw.close()
-
-
-class _Call:
-    """One call, as it runs in a connection's thread.
-
-    Args:
-        deadline: seconds from now until it gives up.
-    """
-
-    def __init__(self, deadline: float) -> None:
-        self.abandoned = False  # set by the caller's side, when nobody waits for the call any more
-        self.committing = False
-        self._until = time.monotonic() + deadline
-
-    def repeat(self, connection: sqlite3.Connection, work: Work[T]) -> T:
-        """Run ``work`` again and again while the database is locked."""
-        while True:
-            self._check()
-            try:
-                return work(connection)
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY:
-                    raise
-                self.committing = False
-                if self._over():
-                    raise
-
-    def transaction(self, connection: sqlite3.Connection, begin: str, work: Work[T]) -> T:
-        """Run ``work`` in a transaction, which is rolled back unless the caller waits for it to the end."""
-        try:
-            connection.set_progress_handler(self._over, _STEPS)
-            connection.execute(begin)
-            result = work(connection)
-            # A commit that has begun is not interrupted: nobody could say what it came to.
-            connection.set_progress_handler(None, 0)
-            self._commit(connection)
-            return result
-        finally:
-            connection.set_progress_handler(None, 0)
-            if connection.in_transaction:
-                connection.rollback()
-
-    def _commit(self, connection: sqlite3.Connection) -> None:
-        # In this order: a caller who finds False after abandoning the call knows that nothing is or will be committed.
-        self.committing = True
-        try:
-            self._check()
-        except TimeoutError:
-            self.committing = False
-            raise
-        connection.execute("COMMIT")
-
-    def _check(self) -> None:
-        if self._over():
-            raise TimeoutError
-
-    def _over(self) -> bool:
-        return self.abandoned or time.monotonic() >= self._until
+        """Close once the calls under way are done."""
+        async with self.lock:
+            await self.raw.close()
 
 
 class SQLiteStore(Store):
@@ -185,116 +127,131 @@ class SQLiteStore(Store):
         if self._prefix.lower().startswith("sqlite_"):
             raise ConfigurationError(f"SQLite keeps names like {self._prefix!r} for itself", store=self.name)
         self._loop = asyncio.get_running_loop()
-        self._writer, self._reader = _Connection(), _Connection()
         try:
-            await self._prepare(self._writer)
-            await self._prepare(self._reader)
+            self._writer = await self._connect()
+            self._reader = await self._connect()
         except BaseException:
             await self.aclose()
             raise
 
     async def aclose(self) -> None:
-        connections = (self._reader, self._writer)
+        connections = [each for each in (self._reader, self._writer) if each is not None]
         self._loop = self._reader = self._writer = None
-        await asyncio.gather(*(each.aclose() for each in connections if each is not None))
+
+        async def close() -> None:
+            for each in connections:
+                await each.aclose()
+
+        await uninterrupted(close)
 
     async def provision(self) -> None:
-        def work(connection: sqlite3.Connection) -> None:
+        async with self._hold(self._open()[1]) as raw:
+            await self._execute(raw, "BEGIN IMMEDIATE")
             for table in self._tables.values():
-                table.provision(connection, self._now() - _EXPIRED_KEPT)
-
-        await self._run(self._open()[1], "BEGIN IMMEDIATE", work)
+                await table.provision(raw, self._now() - _EXPIRED_KEPT)
+            await self._execute(raw, "COMMIT")
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
             key.check()
-
-        def work(connection: sqlite3.Connection) -> Batch:
-            now = self._now()
-            found = (self._find(connection, key, self._tables[key.collection].get) for key in keys)
-            return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in found))
-
-        return await self._run(self._open()[0], "BEGIN", work)
+        found: dict[Key, Item] = {}
+        async with self._hold(self._open()[0]) as raw:
+            for collection, parent, ids in _grouped(keys):
+                found |= await self._find(raw, collection, parent, ids)
+        now = self._now()
+        items = (found.get(key) for key in keys)
+        return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in items))
 
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         checked = check_write(self, mutations, atomic)
         writer = self._open()[1]
         if all(checked):
             return tuple(each for each in checked if each is not None)
-
-        def work(connection: sqlite3.Connection) -> tuple[Outcome, ...]:
-            now = self._now()
-            outcomes = [
-                early or self._decide(connection, mutation, now)
-                for early, mutation in zip(checked, mutations, strict=True)
-            ]
-            if atomic and any(isinstance(each, Refused | Failed) for each in outcomes):
-                return tuple(each if isinstance(each, Refused | Failed) else Refused("atomic") for each in outcomes)
-            return tuple(
-                outcome or self._apply(connection, mutation)
-                for outcome, mutation in zip(outcomes, mutations, strict=True)
-            )
-
-        call = _Call(self._deadline)
+        committing = False
         try:
-            return await self._run(writer, "BEGIN IMMEDIATE", work, call)
+            async with self._hold(writer) as raw:
+                await self._execute(raw, "BEGIN IMMEDIATE")
+                outcomes = await self._carry_out(raw, mutations, checked, atomic)
+                committing = True
+                await self._execute(raw, "COMMIT")
+                return outcomes
         except CloudDBError as error:
-            applied = call.committing
-            return tuple(early or Failed(error, applied) for early in checked)
+            return tuple(early or Failed(error, committing) for early in checked)
 
     async def query(
         self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
     ) -> Page:
-        query.check()
+        query.check(limit)
         table = self._tables[query.collection]
         statement, parameters = table.page(query, self._now(), cursor, limit + 1)
-
-        def work(connection: sqlite3.Connection) -> list[Item]:
-            return [table.item(row) for row in self._execute(connection, query.collection, statement, parameters)]
-
-        found = await self._run(self._open()[0], "BEGIN", work)
-        items = tuple(found[:limit])
-        return Page(items, query.place(items[-1]) if len(found) > limit else None)
+        async with self._hold(self._open()[0]) as raw:
+            rows = await self._execute(raw, statement, parameters, query.collection)
+        items = tuple(table.item(row) for row in rows[:limit])
+        return Page(items, query.place(items[-1]) if len(rows) > limit else None)
 
     async def count(self, query: Query) -> int:
         query.check()
         statement, parameters = self._tables[query.collection].count(query, self._now())
+        async with self._hold(self._open()[0]) as raw:
+            ((number,),) = await self._execute(raw, statement, parameters, query.collection)
+        return int(number)
 
-        def work(connection: sqlite3.Connection) -> int:
-            number: int = self._execute(connection, query.collection, statement, parameters).fetchone()[0]
-            return number
+    async def _carry_out(
+        self,
+        raw: aiosqlite.Connection,
+        mutations: Sequence[Mutation],
+        checked: Sequence[Outcome | None],
+        atomic: bool,
+    ) -> tuple[Outcome, ...]:
+        """Decide and apply mutations in a transaction that has begun."""
+        found: dict[Key, Item] = {}
+        missing: dict[str, Failed] = {}
+        for collection, parent, ids in _grouped(mutation.key for mutation in mutations):
+            try:
+                found |= await self._find(raw, collection, parent, ids, head=True)
+            except NotProvisioned as error:
+                missing[collection] = Failed(error)
+        now = self._now()
+        outcomes = [
+            early or missing.get(mutation.key.collection) or decide(mutation, found.get(mutation.key), now)
+            for early, mutation in zip(checked, mutations, strict=True)
+        ]
+        if atomic and any(isinstance(each, Refused | Failed) for each in outcomes):
+            return tuple(each if isinstance(each, Refused | Failed) else Refused("atomic") for each in outcomes)
+        for outcome, mutation in zip(outcomes, mutations, strict=True):
+            if outcome is None:
+                statement, parameters = self._tables[mutation.key.collection].change(mutation)
+                await self._execute(raw, statement, parameters, mutation.key.collection)
+        return tuple(outcome or Stored(mutation.version) for outcome, mutation in zip(outcomes, mutations, strict=True))
 
-        return await self._run(self._open()[0], "BEGIN", work)
+    async def _find(
+        self, raw: aiosqlite.Connection, collection: str, parent: str | None, ids: Sequence[str], *, head: bool = False
+    ) -> dict[Key, Item]:
+        table = self._tables[collection]
+        found: dict[Key, Item] = {}
+        for start in range(0, len(ids), _KEYS):
+            statement, parameters = table.find(parent, ids[start : start + _KEYS], head=head)
+            for row in await self._execute(raw, statement, parameters, collection):
+                item = table.item(row)
+                found[item.key] = item
+        return found
 
-    def _find(self, connection: sqlite3.Connection, key: Key, statement: str) -> Item | None:
-        table = self._tables[key.collection]
-        row = self._execute(connection, key.collection, statement, table.key(key)).fetchone()
-        return table.item(row) if row is not None else None
-
-    def _execute(
-        self, connection: sqlite3.Connection, collection: str, statement: str, parameters: Sequence[str | int]
-    ) -> sqlite3.Cursor:
-        try:
-            return connection.execute(statement, parameters)
-        except sqlite3.OperationalError as error:
-            if not _MISSING.search(str(error)):
-                raise
-            raise NotProvisioned(str(error), store=self.name, collection=collection) from error
-
-    def _decide(self, connection: sqlite3.Connection, mutation: Mutation, now: int) -> Outcome | None:
-        try:
-            found = self._find(connection, mutation.key, self._tables[mutation.key.collection].get_head)
-        except NotProvisioned as error:
-            return Failed(error)
-        return decide(mutation, found, now)
-
-    def _apply(self, connection: sqlite3.Connection, mutation: Mutation) -> Stored:
-        table = self._tables[mutation.key.collection]
-        if isinstance(mutation, Put):
-            connection.execute(table.put, table.row(mutation.item))
-        else:
-            connection.execute(table.delete, table.key(mutation.key))
-        return Stored(mutation.version)
+    async def _execute(
+        self,
+        raw: aiosqlite.Connection,
+        statement: str,
+        parameters: Sequence[object] = (),
+        collection: str | None = None,
+    ) -> list[Sequence[Any]]:
+        """Run a statement, again and again while other programs keep the file locked; the deadline ends it."""
+        while True:
+            try:
+                return list(await raw.execute_fetchall(statement, parameters))
+            except sqlite3.OperationalError as error:
+                if _MISSING.search(str(error)):
+                    raise NotProvisioned(str(error), store=self.name, collection=collection) from error
+                if _code(error) != sqlite3.SQLITE_BUSY:
+                    raise
 
     def _open(self) -> tuple[_Connection, _Connection]:
         """The reading and the writing connection: a read does not queue behind a write that waits for a lock."""
@@ -304,48 +261,74 @@ class SQLiteStore(Store):
             raise LifecycleError("the store was opened in another event loop", store=self.name)
         return self._reader, self._writer
 
-    async def _prepare(self, connection: _Connection) -> None:
-        def work(raw: sqlite3.Connection) -> None:
-            (encoding,) = raw.execute("PRAGMA encoding").fetchone()
-            if encoding != "UTF-8":
-                raise ConfigurationError(f"the file orders text as {encoding} and not as UTF-8", store=self.name)
-            raw.execute("PRAGMA journal_mode = WAL")
-            raw.execute("PRAGMA synchronous = FULL")
-            add_functions(raw)
+    async def _connect(self) -> _Connection:
+        import aiosqlite
 
-        call = _Call(self._deadline)
-        await self._in_thread(connection, call, lambda: call.repeat(connection.connect(self._path), work))
+        async with self._in_time():
+            # Tried first, as the driver's thread would outlive a connection that cannot be made, and maybe the loop.
+            await asyncio.to_thread(lambda: sqlite3.connect(self._path).close())
+            raw = _in_a_daemon(lambda: aiosqlite.connect(self._path, timeout=_BUSY_WAIT, isolation_level=None))
+            try:
+                await uninterrupted(lambda: raw)
+                ((encoding,),) = await self._execute(raw, "PRAGMA encoding")
+                if encoding != "UTF-8":
+                    raise ConfigurationError(f"the file orders text as {encoding} and not as UTF-8", store=self.name)
+                await self._execute(raw, "PRAGMA journal_mode = WAL")
+                await self._execute(raw, "PRAGMA synchronous = FULL")
+                await add_functions(raw)
+                connection = _Connection(raw)
+                await raw.set_progress_handler(lambda: connection.stopped, _STEPS)
+            except BaseException:
+                await uninterrupted(raw.close)
+                raise
+            return connection
 
-    async def _run(self, connection: _Connection, begin: str, work: Work[T], call: _Call | None = None) -> T:
-        running = call or _Call(self._deadline)
+    @asynccontextmanager
+    async def _hold(self, connection: _Connection) -> AsyncIterator[aiosqlite.Connection]:
+        """Have a connection alone, at most until the deadline; what is not committed at an error is rolled back."""
+        async with self._in_time(), connection.lock:
+            try:
+                yield connection.raw
+            except BaseException:
+                await uninterrupted(connection.undo)
+                raise
 
-        def transaction(raw: sqlite3.Connection) -> T:
-            return running.transaction(raw, begin, work)
-
-        return await self._in_thread(connection, running, lambda: running.repeat(connection.raw, transaction))
-
-    async def _in_thread(self, connection: _Connection, call: _Call, function: Callable[[], T]) -> T:
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Set the deadline, and raise the driver's errors as the library's own."""
         try:
-            async with asyncio.timeout(self._deadline + _BACKSTOP):
-                return await connection.run(function)
+            async with asyncio.timeout(self._deadline):
+                yield
         except TimeoutError as error:
-            raise StoreUnavailable(f"not done within {self._deadline} seconds", store=self.name) from error
+            raise StoreUnavailable(
+                f"not done within {self._deadline} seconds",
+                store=self.name,
+                remedy="Look for a program that keeps the file locked, or allow a longer `deadline`",
+            ) from error
         except sqlite3.Error as error:
-            raise self._problem(error) from error
-        finally:
-            call.abandoned = True
+            if _code(error) == sqlite3.SQLITE_NOTADB:
+                raise ConfigurationError("the file is not an SQLite database", store=self.name) from error
+            raise StoreUnavailable(f"SQLite says: {error}", store=self.name) from error
 
-    def _problem(self, error: sqlite3.Error) -> CloudDBError:
-        code = _code(error)
-        if code == sqlite3.SQLITE_NOTADB:
-            return ConfigurationError("the file is not an SQLite database", store=self.name)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            what = f"another program kept the file locked for {self._deadline} seconds"
-        elif code == sqlite3.SQLITE_INTERRUPT:
-            what = f"not done within {self._deadline} seconds"
-        else:
-            what = f"SQLite says: {error}"
-        return StoreUnavailable(what, store=self.name)
+
+def _in_a_daemon(make: Callable[[], T]) -> T:
+    """What ``make`` returns, quickly, in a daemon thread: the threads that it makes are daemons by inheritance.
+
+    The driver's threads are not otherwise, and a store that is never closed would keep its process from ending.
+    """
+    made: list[T] = []
+    thread = threading.Thread(target=lambda: made.append(make()), daemon=True)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def _grouped(keys: Iterable[Key]) -> Iterable[tuple[str, str | None, list[str]]]:
+    """Collections, parents and the ids of keys under them, which one statement finds."""
+    groups: dict[tuple[str, str | None], list[str]] = {}
+    for key in keys:
+        groups.setdefault((key.collection, key.parent), []).append(key.id)
+    return [(*group, ids) for group, ids in groups.items()]
 
 
 def _code(error: sqlite3.Error) -> int:

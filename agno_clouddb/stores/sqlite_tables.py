@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agno_clouddb.stores.base import Cursor, Item, Key, Query
+from agno_clouddb.stores.base import Cursor, Item, Key, Mutation, Put, Query
 from agno_clouddb.stores.schema import SHARD, Collection, Index
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 __all__ = ["Table", "add_functions"]
 
@@ -22,9 +24,9 @@ _DATA = "data"  # the last column, so that the others are read without following
 _CONTAINS = "agno_clouddb_contains"
 
 
-def add_functions(connection: sqlite3.Connection) -> None:
+async def add_functions(connection: aiosqlite.Connection) -> None:
     """Register what the statements call, SQLite's own LIKE knowing no case but that of ASCII."""
-    connection.create_function(_CONTAINS, 2, _contains, deterministic=True)
+    await connection.create_function(_CONTAINS, 2, _contains, deterministic=True)
 
 
 def _contains(value: str | None, folded: str) -> bool:
@@ -34,6 +36,10 @@ def _contains(value: str | None, folded: str) -> bool:
 def _quoted(name: str) -> str:
     # In double quotes SQLite would take a column that is missing for a text (https://www.sqlite.org/quirks.html).
     return "`" + name.replace("`", "``") + "`"
+
+
+def _place(key: Key) -> tuple[str, str]:
+    return (key.parent or "", key.id)
 
 
 class Table:
@@ -49,36 +55,48 @@ class Table:
         self._prefix = prefix
         self._name = name = _quoted(prefix + declared.name)
         heads = [_quoted(each) for each in (*_COLUMNS, *declared.fields)]
-        head, columns = ", ".join(heads), ", ".join([*heads, _DATA])
+        self._head, self._columns = ", ".join(heads), ", ".join([*heads, _DATA])
         updates = ", ".join(f"{each} = excluded.{each}" for each in [*heads, _DATA])
-        self._columns = columns
-        self.get = f"SELECT {columns} FROM {name} WHERE parent = ? AND id = ?"
-        self.get_head = f"SELECT {head}, '' FROM {name} WHERE parent = ? AND id = ?"
-        self.put = (
-            f"INSERT INTO {name} ({columns}) VALUES ({', '.join('?' * (len(heads) + 1))}) "
+        self._put = (
+            f"INSERT INTO {name} ({self._columns}) VALUES ({', '.join('?' * (len(heads) + 1))}) "
             f"ON CONFLICT (parent, id) DO UPDATE SET {updates}"
         )
-        self.delete = f"DELETE FROM {name} WHERE parent = ? AND id = ?"
+        self._delete = f"DELETE FROM {name} WHERE parent = ? AND id = ?"
 
-    def provision(self, connection: sqlite3.Connection, expired_before: int) -> None:
+    async def provision(self, connection: aiosqlite.Connection, expired_before: int) -> None:
         """Create what is missing, and remove what expired before a time in seconds since the epoch."""
+        execute = connection.execute_fetchall
         columns = _COLUMNS | dict.fromkeys(self._declared.fields, "TEXT") | {_DATA: ""}
         definitions = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns.items())
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {self._name} ({definitions}, PRIMARY KEY (parent, id))")
-        present = {row[1] for row in connection.execute(f"PRAGMA table_info({self._name})")}
+        await execute(f"CREATE TABLE IF NOT EXISTS {self._name} ({definitions}, PRIMARY KEY (parent, id))")
+        present = {row[1] for row in await execute(f"PRAGMA table_info({self._name})")}
         for field in self._declared.fields:
             if field not in present:
-                connection.execute(f"ALTER TABLE {self._name} ADD COLUMN {_quoted(field)} TEXT")
+                await execute(f"ALTER TABLE {self._name} ADD COLUMN {_quoted(field)} TEXT")
         for index in self._declared.indexes:
-            connection.execute(
+            await execute(
                 f"CREATE INDEX IF NOT EXISTS {self._index_name(index.name)} ON {self._name} "
                 f"({', '.join([*self._partition(index), _quoted(index.sort), 'id'])}) WHERE {_listed(index.sort)}"
             )
-        connection.execute(
+        await execute(
             f"CREATE INDEX IF NOT EXISTS {self._index_name('expires_at-index')} ON {self._name} (expires_at) "
             "WHERE expires_at IS NOT NULL"
         )
-        connection.execute(f"DELETE FROM {self._name} WHERE expires_at < ?", [expired_before])
+        await execute(f"DELETE FROM {self._name} WHERE expires_at < ?", [expired_before])
+
+    def find(self, parent: str | None, ids: Sequence[str], *, head: bool) -> tuple[str, list[str]]:
+        """The statement, with its parameters, for the items under some keys; with ``head`` without their payloads."""
+        columns = f"{self._head}, ''" if head else self._columns
+        places = ", ".join("?" * len(ids))
+        return f"SELECT {columns} FROM {self._name} WHERE parent = ? AND id IN ({places})", [parent or "", *ids]
+
+    def change(self, mutation: Mutation) -> tuple[str, Sequence[object]]:
+        """The statement, with its parameters, that applies a mutation."""
+        if not isinstance(mutation, Put):
+            return self._delete, _place(mutation.key)
+        item = mutation.item
+        fields = [item.fields.get(name) for name in self._declared.fields]
+        return self._put, [*_place(item.key), item.version, item.expires_at, int(item.deleted), *fields, item.data]
 
     def page(self, query: Query, now: int, cursor: Cursor | None, limit: int) -> tuple[str, list[str | int]]:
         """The statement, with its parameters, for a page of at most ``limit`` items."""
@@ -96,17 +114,8 @@ class Table:
         where, parameters = self._where(query, now)
         return f"SELECT count(*) {self._from(query)} WHERE {where}", parameters
 
-    def row(self, item: Item) -> list[object]:
-        """The parameters of ``put``."""
-        fields = [item.fields.get(name) for name in self._declared.fields]
-        return [*self.key(item.key), item.version, item.expires_at, int(item.deleted), *fields, item.data]
-
-    def key(self, key: Key) -> tuple[str, str]:
-        """The parameters of ``get``, ``get_head`` and ``delete``."""
-        return (key.parent or "", key.id)
-
     def item(self, row: Sequence[Any]) -> Item:
-        """The item in a row of ``get``, ``get_head`` or ``page``."""
+        """The item in a row of ``find`` or ``page``."""
         parent, name, version, expires_at, deleted, *fields, data = row
         present = {
             field: value for field, value in zip(self._declared.fields, fields, strict=True) if value is not None

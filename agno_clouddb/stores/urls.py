@@ -45,9 +45,12 @@ def _dynamodb(parts: SplitResult, parameters: Mapping[str, str], options: StoreO
 def _firestore(parts: SplitResult, parameters: Mapping[str, str], options: StoreOptions) -> Store:
     from agno_clouddb.stores.firestore.store import FirestoreStore
 
+    database = unquote(parts.path.strip("/"))
+    if "/" in database:
+        raise ConfigurationError(f"{parts.geturl()!r} has a path of several parts", remedy="Write PROJECT/DATABASE")
     return FirestoreStore(
         unquote(parts.netloc) or None,
-        unquote(parts.path.strip("/")) or "(default)",
+        database or "(default)",
         emulator_host=parameters.get("emulator_host"),
         prefix=options.prefix,
         deadline=options.deadline,
@@ -93,7 +96,10 @@ def store_from_url(url: str, options: StoreOptions) -> Store:
     Raises:
         ConfigurationError: the scheme or a parameter is unknown, or a value is malformed.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in _SCHEMES:
         raise ConfigurationError(
             f"the scheme of {url!r} is unknown", remedy=f"Use one of {', '.join(f'{each}://' for each in _SCHEMES)}"

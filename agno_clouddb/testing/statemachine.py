@@ -79,8 +79,7 @@ def items(draw: st.DrawFn) -> Item:
     key, version = draw(KEYS), draw(st.sampled_from(STAMPS))
     kind = draw(st.sampled_from(["live"] * 7 + ["to expire", "expired", "tombstone"]))
     if kind == "tombstone":
-        # It has no field that a list is ordered by.
-        return Item(key, version, draw(OWNERS), expires_at=FAR_FUTURE, deleted=True)
+        return Item(key, version, expires_at=FAR_FUTURE, deleted=True)
     declared = COLLECTIONS[key.collection]
     fields = {name: draw(values_of(declared, name)) for name in declared.fields}
     for name in draw(st.sets(st.sampled_from(declared.fields), max_size=2)):
@@ -181,7 +180,8 @@ class StoreMachine(RuleBasedStateMachine):
         old = self.model.items[data.draw(st.sampled_from(sorted(self.model.items)))]
         newer = [each for each in STAMPS if each > old.version]
         if newer:
-            item = replace(old, version=newer[0], fields={**old.fields, **fields}, data=payload, deleted=False)
+            changed = {**old.fields, **fields} if OWNER in COLLECTIONS[old.key.collection].fields else old.fields
+            item = replace(old, version=newer[0], fields=changed, data=payload, deleted=False)
             self._write([Put(item, Condition(expected=old.version))])
 
     @rule(keys=st.lists(KEYS, max_size=6))

@@ -67,7 +67,7 @@ async def test_the_test_of_an_agent_runs(dynamodb_local_url: str) -> None:
     (block,) = [block for block in BLOCKS if "test_my_agent" in block]
     names: dict[str, Any] = {}
     exec(block, names)
-    await names["test_my_agent"]()
+    await names["test_my_agent"](dynamodb_local_url)
 
 
 def test_every_block_of_the_readme_is_run_by_a_test() -> None:

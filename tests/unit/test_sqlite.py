@@ -7,10 +7,11 @@ import multiprocessing
 import random
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 
+import aiosqlite
 import pytest
 
 from agno_clouddb.errors import CloudDBError, ConfigurationError, LifecycleError, NotProvisioned, StoreUnavailable
@@ -65,11 +66,9 @@ async def count_up(store: SQLiteStore, times: int) -> None:
             assert not isinstance(outcome, Failed), outcome.error
 
 
-async def on_the_writer(store: SQLiteStore, function: Callable[[sqlite3.Connection], None]) -> None:
-    """Tamper with the connection that writes."""
-    writer = store._writer
-    assert writer is not None
-    await writer.run(lambda: function(writer.raw))
+def the_writer(store: SQLiteStore) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+    """The connection that writes, to tamper with."""
+    return store._hold(store._open()[1])
 
 
 async def counted(store: SQLiteStore) -> int:
@@ -84,6 +83,14 @@ def count_in_a_process(path: Path, times: int) -> None:
             await store.provision()
             await count_up(store, times)
 
+    asyncio.run(main())
+
+
+def forget_a_store(path: Path) -> None:
+    async def main() -> None:
+        await forgotten.open()
+
+    forgotten = SQLiteStore(path)
     asyncio.run(main())
 
 
@@ -169,10 +176,29 @@ def random_query(calls: random.Random) -> Query:
         parent=calls.choice(_TEXTS[:3]) if declared.parent_field else None,
         equals=equals,
         ranges=(Range(calls.choice(declared.fields), low, high),) if calls.random() < 0.4 else (),
-        contains={calls.choice(declared.fields): calls.choice(("", "a", "É", "ss", "%"))}
-        if calls.random() < 0.4
-        else {},
+        contains={calls.choice(declared.fields): calls.choice(("a", "É", "ss", "%"))} if calls.random() < 0.4 else {},
     )
+
+
+class TestManyKeys:
+    """One call takes more keys than SQLite takes parameters in one statement."""
+
+    async def test_are_written_and_found_in_order(self, store: SQLiteStore) -> None:
+        puts = [put(f"{number}", "1") for number in range(2_000)]
+        assert await store.write(puts) == (Stored("1"),) * len(puts)
+        keys = [each.key for each in puts]
+        assert [item and item.key for item in (await store.get([COUNTER, *keys, keys[0]])).items] == [
+            None,
+            *keys,
+            keys[0],
+        ]
+
+    @pytest.mark.parametrize("head", [False, True])
+    async def test_are_looked_up_by_the_primary_key(self, store: SQLiteStore, head: bool) -> None:
+        statement, parameters = Table(COLLECTIONS["runs"], "t_").find("session", ["a", "b", "c"], head=head)
+        async with the_writer(store) as raw:
+            (step,) = await raw.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        assert step[3].endswith("(parent=? AND id=?)")
 
 
 class TestTogether:
@@ -281,7 +307,8 @@ class TestLocked:
 
 class TestFaults:
     async def test_a_full_disk_fails_all_without_effect(self, store: SQLiteStore) -> None:
-        await on_the_writer(store, lambda raw: raw.execute("PRAGMA max_page_count = 1").close())
+        async with the_writer(store) as raw:
+            await raw.execute_fetchall("PRAGMA max_page_count = 1")
         big = Put(Item(Key("sessions", "big"), "1", {}, b"x" * 1_000_000))
         outcomes = await store.write([put("small", "1"), big])
         for outcome in outcomes:
@@ -295,20 +322,49 @@ class TestFaults:
         def deny_commits(action: int, what: str | None, *_: str | None) -> int:
             return sqlite3.SQLITE_DENY if (action, what) == (22, "COMMIT") else sqlite3.SQLITE_OK
 
-        await on_the_writer(store, lambda raw: raw.set_authorizer(deny_commits))
+        async with the_writer(store) as raw:
+            await raw.set_authorizer(deny_commits)
         (outcome,) = await store.write([put("a", "1")])
         assert isinstance(outcome, Failed)
         assert outcome.applied
-        await on_the_writer(store, lambda raw: raw.set_authorizer(None))
+        async with the_writer(store) as raw:
+            await raw.set_authorizer(None)
         assert await store.write([put("b", "1")]) == (Stored("1"),)
+
+    async def test_a_commit_that_the_disk_holds_up_may_have_been_applied(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agno_clouddb.stores.sqlite._BACKSTOP", 0.1)
+        answer = threading.Event()
+
+        def hold_up_commits(action: int, what: str | None, *_: str | None) -> int:
+            return sqlite3.SQLITE_OK if (action, what) != (22, "COMMIT") or answer.wait(60) else sqlite3.SQLITE_DENY
+
+        async with SQLiteStore(path, deadline=0.2) as store:
+            await store.provision()
+            async with the_writer(store) as raw:
+                await raw.set_authorizer(hold_up_commits)
+            try:
+                (late,) = await store.write([put("a", "1")])
+                (behind,) = await store.write([put("b", "1")])
+            finally:
+                answer.set()
+            assert isinstance(late, Failed)
+            assert late.applied
+            assert isinstance(behind, Failed)
+            assert not behind.applied
+        async with SQLiteStore(path) as store:
+            found = (await store.get([Key("sessions", "a"), Key("sessions", "b")])).items
+            assert [item is not None for item in found] == [True, False]
 
     async def test_a_slow_query_is_interrupted_at_the_deadline(self, path: Path) -> None:
         slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n"
         async with SQLiteStore(path, deadline=0.2) as store:
             await store.provision()
             with pytest.raises(StoreUnavailable, match=r"within 0\.2 seconds") as caught:
-                await store._run(store._open()[0], "BEGIN", lambda raw: raw.execute(slow).fetchone())
-            assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+                async with store._hold(store._open()[0]) as raw:
+                    await raw.execute_fetchall(slow)
+            assert isinstance(caught.value.__cause__, TimeoutError)
             assert await store.count(Query("sessions", "created_at")) == 0
 
     async def test_a_missing_folder(self, tmp_path: Path) -> None:
@@ -372,10 +428,10 @@ class TestProvisioning:
         names = tuple(name for name in declared.fields if name != "component_id")
         indexes = tuple(Index(SHARD, sort) for sort in ("created_at", "updated_at"))
         older = Table(Collection(declared.name, declared.id_field, names, indexes), "")
-        with closing(sqlite3.connect(path)) as other:
-            older.provision(other, 0)
-            other.execute(older.put, older.row(Item(Key("sessions", "old"), "1", {"created_at": "1"}, "kept")))
-            other.commit()
+        async with aiosqlite.connect(path) as other:
+            await older.provision(other, 0)
+            await other.execute_fetchall(*older.change(put("old", "1", created_at="1")))
+            await other.commit()
         async with SQLiteStore(path) as store:
             (outcome,) = await store.write([put("a", "1")])
             assert isinstance(outcome, Failed)
@@ -408,18 +464,20 @@ class TestProvisioning:
     ],
 )
 @pytest.mark.parametrize("descending", [False, True])
-def test_every_index_answers_its_query_without_sorting(declared: Collection, index: Index, descending: bool) -> None:
+async def test_every_index_answers_its_query_without_sorting(
+    declared: Collection, index: Index, descending: bool
+) -> None:
     equals = {index.partition: "x"} if index.partition in declared.fields else {}
     parent = "p" if declared.parent_field else None
     query = Query(declared.name, index.sort, descending, parent, equals, (Range(index.sort, "a", "b"),))
     table = Table(declared, "")
-    with closing(sqlite3.connect(":memory:")) as connection:
-        add_functions(connection)
-        table.provision(connection, 0)
+    async with aiosqlite.connect(":memory:") as connection:
+        await add_functions(connection)
+        await table.provision(connection, 0)
         place = query.place(Item(Key(declared.name, "i", parent), "1", {index.sort: "a"}))
         for cursor in (None, place):
             statement, parameters = table.page(query, 0, cursor, 10)
-            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            plan = list(await connection.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters))
             assert len(plan) == 1, plan
             assert plan[0][3].startswith(f"SEARCH {declared.name} USING INDEX {declared.name}-{index.name} "), plan
 
@@ -453,6 +511,7 @@ class TestLifecycle:
 
     @pytest.mark.parametrize("moment", range(8))
     async def test_no_thread_outlives_a_cancelled_open(self, path: Path, moment: int) -> None:
+        before = set(threading.enumerate())
         store = SQLiteStore(path)
         task = asyncio.create_task(store.open())
         for _ in range(moment):
@@ -460,10 +519,19 @@ class TestLifecycle:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await store.aclose()
-        mine = [each for each in threading.enumerate() if each.name.startswith("agno_clouddb-sqlite")]
+        await asyncio.get_running_loop().shutdown_default_executor()
+        mine = set(threading.enumerate()) - before
         for each in mine:
-            await asyncio.to_thread(each.join, 10)
+            each.join(10)
         assert not any(each.is_alive() for each in mine)
+
+    def test_a_store_that_is_never_closed_does_not_keep_its_process_from_ending(self, path: Path) -> None:
+        process = multiprocessing.get_context("spawn").Process(target=forget_a_store, args=(path,))
+        process.start()
+        process.join(60)
+        ended = process.exitcode
+        process.kill()
+        assert ended == 0
 
     async def test_errors_name_the_store(self, path: Path) -> None:
         with pytest.raises(CloudDBError) as caught:
