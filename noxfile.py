@@ -10,13 +10,17 @@ from pathlib import Path
 
 import nox
 
+_TESTS = ["unit", "conformance", "simulation", "integration", "acceptance"]
+
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "types", "unit", "conformance", "simulation", "integration", "acceptance"]
+nox.options.sessions = ["lint", "types", "docs", *_TESTS, "coverage"]
 nox.options.default_venv_backend = "none"
 
 _ENVIRONMENT = Path(".nox/shared")
 _REPORTS = Path(".cache/reports")
+_COVERAGE = Path(".cache/coverage")
 _ready = False  # whether this run has brought the environment up to date
+_tested: set[str] = set()  # the tests that this run has run whole
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -65,8 +69,14 @@ def acceptance(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """All tests in one run, with the lines and branches that they do not reach."""
-    session.run(_python(session), "-m", "pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
+    """The lines and branches that the tests do not reach; runs those that this run has not run yet."""
+    for name in _TESTS:
+        if name not in _tested:
+            _pytest(session, name)
+    environment = {"COVERAGE_FILE": str(_COVERAGE / "all")}
+    files = [str(_COVERAGE / name) for name in _TESTS]
+    session.run(_python(session), "-m", "coverage", "combine", "--keep", *files, env=environment)
+    session.run(_python(session), "-m", "coverage", "report", env=environment)
 
 
 @nox.session
@@ -89,8 +99,17 @@ def docs(session: nox.Session) -> None:
 
 
 def _test(session: nox.Session) -> None:
-    report = _REPORTS / f"{session.name}.xml"
-    session.run(_python(session), "-m", "pytest", f"tests/{session.name}", f"--junitxml={report}", *session.posargs)
+    _pytest(session, session.name, *session.posargs)
+    if not session.posargs:
+        _tested.add(session.name)
+
+
+def _pytest(session: nox.Session, name: str, *options: str) -> None:
+    session.run(
+        _python(session),
+        *("-m", "pytest", f"tests/{name}", f"--junitxml={_REPORTS / name}.xml", "--cov", "--cov-report=", *options),
+        env={"COVERAGE_FILE": str((_COVERAGE / name).absolute())},
+    )
 
 
 def _python(session: nox.Session) -> str:

@@ -105,7 +105,7 @@ class SQLiteStore(Store):
         self,
         path: str | os.PathLike[str],
         *,
-        prefix: str = "",
+        prefix: str = "agno_",
         deadline: float = 10.0,
         now: Callable[[], int] = epoch_seconds,
     ) -> None:
@@ -121,7 +121,8 @@ class SQLiteStore(Store):
 
     async def open(self) -> None:
         if self._loop is not None:
-            raise LifecycleError("the store is open already", store=self.name)
+            self._open()
+            return
         if self._path in ("", ":memory:"):
             raise ConfigurationError("SQLiteStore needs a file", store=self.name, remedy="Use memory:// instead")
         if self._prefix.lower().startswith("sqlite_"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agno_clouddb import (
+    CloudDBError,
     ConflictError,
     Database,
     InvalidRecord,
@@ -572,6 +573,24 @@ async def test_sixteen_tasks_updating_reach_the_exact_sum(db: Database) -> None:
     read = await db.sessions.get("s1")
     assert read is not None
     assert read.session_data == {"n": 80}
+
+
+async def test_closing_while_calls_are_under_way_leaves_nothing_behind(urls: tuple[str, ...]) -> None:
+    before = asyncio.all_tasks()
+    db = connect(*urls)
+    await db.open()
+    await db.provision()
+    await db.sessions.upsert(session())
+    calls: list[asyncio.Future[Any]] = [asyncio.ensure_future(db.sessions.get("s1")) for _ in range(20)]
+    calls += [asyncio.ensure_future(db.sessions.append_run("s1", run(f"r{n}"))) for n in range(20)]
+    await asyncio.sleep(0)
+    await db.aclose()
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        assert result is None or isinstance(result, Session | Run | CloudDBError), repr(result)
+    assert asyncio.all_tasks() <= before
+    if not urls[0].startswith("memory"):
+        async with db:
+            assert await db.sessions.get("s1") is not None
 
 
 async def test_a_cancelled_call_leaves_the_database_usable_and_no_task_behind(db: Database) -> None:

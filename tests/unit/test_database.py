@@ -138,6 +138,22 @@ def test_a_database_used_from_another_event_loop_says_so() -> None:
         second.close()
 
 
+async def test_tasks_that_open_at_once_open_the_store_once() -> None:
+    class Counting(MemoryStore):
+        opened = 0
+
+        async def open(self) -> None:
+            await asyncio.sleep(0)
+            self.opened += 1
+            await super().open()
+
+    store = Counting()
+    db = Database(store)
+    await asyncio.gather(*(db.open() for _ in range(5)))
+    assert store.opened == 1
+    await db.aclose()
+
+
 async def test_without_tables_every_call_says_to_provision(tmp_path: Path) -> None:
     for url in ("memory://", f"sqlite:///{tmp_path / 'x.sqlite'}"):
         async with connect(url) as db:

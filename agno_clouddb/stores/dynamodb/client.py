@@ -5,7 +5,9 @@ Imports the driver, which takes a while: the store loads this module when it is 
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import anyio
 from aiobotocore.config import AioConfig
 from botocore import exceptions as boto
 
-from agno_clouddb.errors import ConfigurationError, StoreUnavailable, Throttled
+from agno_clouddb.errors import ConfigurationError, LifecycleError, StoreUnavailable, Throttled
 from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call, Reason, Rejected, backoff
 from agno_clouddb.stores.dynamodb.errors import DRIVER_ERRORS, code_of, error_of, fault_of
 from agno_clouddb.stores.dynamodb.expressions import Request
@@ -58,6 +60,9 @@ class Client:
         self._store = store
         self._usage = usage
         self._report_capacity = report_capacity
+        self._closed = False
+        self._under_way = 0
+        self._idle = asyncio.Event()
 
     @classmethod
     async def open(
@@ -117,7 +122,10 @@ class Client:
         return cls(client, stack, store, usage, report_capacity)
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, when the requests under way have ended; calls that would send more fail."""
+        self._closed = True
+        if self._under_way:
+            await self._idle.wait()
         await self._stack.aclose()
 
     async def send(self, operation: str, request: Request, call: Call, *, expect: frozenset[str] = frozenset()) -> Any:
@@ -141,7 +149,7 @@ class Client:
             self._usage.requests[self.driver.meta.method_to_api_mapping[operation]] += 1
             known, call.unknown = call.unknown, True
             try:
-                answer = await method(**request)
+                answer = await self._attempt(method, request, call)
             except DRIVER_ERRORS as error:
                 fault, code = fault_of(error), code_of(error)
                 if not fault.applied:
@@ -160,6 +168,17 @@ class Client:
                 return answer
             attempt += 1
             await anyio.sleep(delay)
+
+    async def _attempt(self, method: Callable[..., Awaitable[Any]], request: Request, call: Call) -> Any:
+        if self._closed:
+            raise LifecycleError("the store was closed", store=self._store, collection=call.collection, key=call.key)
+        self._under_way += 1
+        try:
+            return await method(**request)
+        finally:
+            self._under_way -= 1
+            if self._closed and not self._under_way:
+                self._idle.set()
 
     def _count_units(self, operation: str, answer: dict[str, Any]) -> None:
         reported = answer.get("ConsumedCapacity", [])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from agno_clouddb.errors import ConfigurationError, InvalidRecord, LifecycleError
+from agno_clouddb.errors import ConfigurationError, LifecycleError
 from agno_clouddb.stores.base import (
     Batch,
     Consistency,
@@ -28,7 +28,7 @@ from agno_clouddb.stores.base import (
     Store,
     check_write,
 )
-from agno_clouddb.stores.clock import wall_clock_millis
+from agno_clouddb.stores.clock import epoch_seconds
 from agno_clouddb.stores.dynamodb.calls import Call
 from agno_clouddb.stores.dynamodb.lists import Lister, plan
 from agno_clouddb.stores.dynamodb.reads import Reader
@@ -146,7 +146,7 @@ class DynamoDBStore(Store):
             shards=self._shards,
             store=self.name,
             payload_limit=self.limits.payload_bytes,
-            now=_epoch_seconds,
+            now=epoch_seconds,
         )
         self._opened = _Opened(asyncio.get_running_loop(), client, reader, writer, Lister(client, reader))
 
@@ -178,7 +178,7 @@ class DynamoDBStore(Store):
         if not keys:
             return Batch(())
         call = self._call(keys[0].collection, keys[0] if len(keys) == 1 else None)
-        now = _epoch_seconds()
+        now = epoch_seconds()
         found = await self._within(call, partial(opened.reader.items, keys, consistency == "strong", now, call))
         items = (found.get(key) for key in keys)
         return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in items))
@@ -191,13 +191,11 @@ class DynamoDBStore(Store):
     async def query(
         self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
     ) -> Page:
-        query.check()
+        query.check(limit)
         opened = self._require_open()
-        if limit < 1:
-            raise InvalidRecord("limit", f"is {limit}, under 1", collection=query.collection)
         planned = plan(query, cursor, self._layouts[query.collection], self._shards)
         call = self._call(query.collection)
-        now = _epoch_seconds()
+        now = epoch_seconds()
         work = partial(opened.lister.page, planned, query, limit, consistency == "strong", now, call)
         return await self._within(call, work)
 
@@ -206,7 +204,7 @@ class DynamoDBStore(Store):
         opened = self._require_open()
         planned = plan(query, None, self._layouts[query.collection], self._shards)
         call = self._call(query.collection)
-        return await self._within(call, partial(opened.lister.count, planned, query, _epoch_seconds(), call))
+        return await self._within(call, partial(opened.lister.count, planned, query, epoch_seconds(), call))
 
     def _call(self, collection: str, key: Key | None = None) -> Call:
         return Call(anyio.current_time() + self._deadline, collection, key)
@@ -236,7 +234,3 @@ def _is_loopback(url: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _epoch_seconds() -> int:
-    return wall_clock_millis() // 1000

@@ -45,6 +45,7 @@ TRANSACTION_BYTES = 4 * 1024 * 1024
 """The most bytes of items in one transaction."""
 
 _ROUNDS = 10  # how often a write is decided again when the item changes under it
+_PASSING = ("None", "ConditionalCheckFailed", "TransactionConflict", "Throttling", "ProvisionedThroughputExceeded")
 _EXPECTED = frozenset({"ConditionalCheckFailedException", "TransactionCanceledException"})
 
 _VERSION, _EXPIRES, _CHUNKS = Attribute("version"), Attribute(TTL_ATTRIBUTE), Attribute("chunks")
@@ -216,6 +217,7 @@ class Writer:
                 await self._send(actions, call)
                 return Stored(mutation.version)
             except Rejected as rejected:
+                self._require_passing(rejected, mutation)
                 found = rejected.reasons[0]
             if not found.condition_failed:
                 continue
@@ -248,6 +250,7 @@ class Writer:
                 await self._send([action for plan in plans for action in plan], call)
                 return tuple(Stored(mutation.version) for mutation in mutations)
             except Rejected as rejected:
+                self._require_passing(rejected, mutations[0])
                 reasons = iter(rejected.reasons)
             refused: dict[int, Refused] = {}
             for place, mutation in enumerate(mutations):
@@ -283,6 +286,16 @@ class Writer:
             "ClientRequestToken": secrets.token_hex(16),
         }
         await self._client.send("transact_write_items", request, call, expect=_EXPECTED)
+
+    def _require_passing(self, rejected: Rejected, mutation: Mutation) -> None:
+        """Raise unless every reason of a rejection is one after which another attempt may help."""
+        lasting = [each.code for each in rejected.reasons if not each.code.startswith(_PASSING)]
+        if lasting:
+            raise CloudDBError(
+                f"DynamoDB cancelled the transaction for {lasting[0]}: {rejected.__cause__}",
+                store=self._store,
+                key=mutation.key,
+            ) from rejected.__cause__
 
     def _restless(self, mutation: Mutation, found: Row | None) -> ConflictError:
         version = found.item.version if found is not None else None

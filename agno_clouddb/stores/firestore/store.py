@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from agno_clouddb.stores.base import (
     Store,
     check_write,
 )
+from agno_clouddb.stores.clock import epoch_seconds
 from agno_clouddb.stores.firestore.names import Layout
 from agno_clouddb.stores.firestore.tokens import Tokens
 from agno_clouddb.stores.usage import Usage
@@ -41,10 +41,6 @@ _SERVICE_REQUEST_BYTES = 10 * _MIB
 _EMULATOR_REQUEST_BYTES = 4 * _MIB
 _ENVELOPE_BYTES = 128 * 1024  # what a request has besides a payload: names of the document and its chunks, and fields
 _EMULATOR_PROJECT = "google-cloud-firestore-emulator"  # what the client assumes where none is named
-
-
-def _epoch_seconds() -> int:
-    return int(time.time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ class FirestoreStore(Store):
 
         connection = Connection(client, owned=self._given is None, name=self.name, usage=self.usage)
         layout = Layout(connection.root, self._prefix)
-        reader = Reader(connection, layout, self._tokens, name=self.name, now=_epoch_seconds)
+        reader = Reader(connection, layout, self._tokens, name=self.name, now=epoch_seconds)
         writer = Writer(
             connection,
             reader,
@@ -147,7 +143,7 @@ class FirestoreStore(Store):
             self._tokens,
             name=self.name,
             request_bytes=self._request_bytes,
-            now=_epoch_seconds,
+            now=epoch_seconds,
         )
         self._opened = _Opened(asyncio.get_running_loop(), connection, reader, writer)
 
@@ -193,7 +189,7 @@ class FirestoreStore(Store):
         page after it may then be empty. Filters that no index serves (``contains``, ranges of other fields than the
         sort field) are applied here, which may take more requests.
         """
-        query.check()
+        query.check(limit)
         return await self._require_open().reader.page(query, limit, cursor, self._until())
 
     async def count(self, query: Query) -> int:
