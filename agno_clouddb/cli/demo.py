@@ -14,6 +14,7 @@ from agno_clouddb.cli import report
 from agno_clouddb.cli.backends import Backend
 from agno_clouddb.cli.conversations import Conversation, Copy, compare, replay_all, user_of
 from agno_clouddb.database import Database, connect
+from agno_clouddb.fanout.store import distinct_names
 from agno_clouddb.records.sessions import Session
 from agno_clouddb.stores.base import Store
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
@@ -59,7 +60,7 @@ class Demo:
         self, backends: Sequence[Backend], conversations: Sequence[Conversation], at_once: int, console: Console
     ) -> None:
         self.prefix = f"demo_{secrets.token_hex(4)}_"
-        self._labels = _distinct([each.label for each in backends])
+        self._labels = distinct_names([each.label for each in backends])
         options = StoreOptions(self.prefix, _DEADLINE)
         self._stores: list[Store] = [store_from_url(each.url, options) for each in backends]
         self._conversations = conversations
@@ -135,11 +136,3 @@ class Demo:
 
 def _usage(store: Store) -> Usage | None:
     return store.usage.copy() if isinstance(store, Metered) else None
-
-
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """Labels that tell the stores apart, also where two have the same."""
-    return [
-        label if labels.count(label) == 1 else f"{label} ({labels[: position + 1].count(label)})"
-        for position, label in enumerate(labels)
-    ]

@@ -147,15 +147,19 @@ class Attribute:
     name: str
 
     def equals(self, value: AttributeValue) -> Expression:
+        """Equal to ``value``."""
         return _Comparison(self.name, "=", value)
 
     def below(self, value: AttributeValue) -> Expression:
+        """Less than ``value``."""
         return _Comparison(self.name, "<", value)
 
     def at_most(self, value: AttributeValue) -> Expression:
+        """Less than or equal to ``value``."""
         return _Comparison(self.name, "<=", value)
 
     def above(self, value: AttributeValue) -> Expression:
+        """Greater than ``value``."""
         return _Comparison(self.name, ">", value)
 
     def between(self, low: AttributeValue, high: AttributeValue) -> Expression:
@@ -163,7 +167,9 @@ class Attribute:
         return _Between(self.name, low, high)
 
     def exists(self) -> Expression:
+        """The item has the attribute."""
         return _Existence(self.name, "attribute_exists")
 
     def missing(self) -> Expression:
+        """The item, or the whole of it, lacks the attribute."""
         return _Existence(self.name, "attribute_not_exists")

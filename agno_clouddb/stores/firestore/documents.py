@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.cloud.firestore_v1.types import document as document_types
 from google.cloud.firestore_v1.types import write as write_types
 
 from agno_clouddb.errors import CloudDBError
@@ -29,7 +28,6 @@ _DOCUMENT_BYTES = 1024 * 1024
 _DOCUMENT_OVERHEAD = 512  # its own 32 bytes, and the names and values that are in every document
 
 _Write: Any = write_types.Write.pb()
-_Document: Any = document_types.Document.pb()
 
 
 def head_fields(name: str) -> list[str]:
