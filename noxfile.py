@@ -105,9 +105,9 @@ def _test(session: nox.Session) -> None:
 
 
 def _pytest(session: nox.Session, name: str, *options: str) -> None:
+    reports = (f"--junitxml={_REPORTS / name}.xml", "--cov", "--cov-report=", "--cov-fail-under=0")
     session.run(
-        _python(session),
-        *("-m", "pytest", f"tests/{name}", f"--junitxml={_REPORTS / name}.xml", "--cov", "--cov-report=", *options),
+        *(_python(session), "-m", "pytest", f"tests/{name}", *reports, *options),
         env={"COVERAGE_FILE": str((_COVERAGE / name).absolute())},
     )
 

@@ -3,6 +3,8 @@
 Importing this package loads neither cloud's SDK; opening a store does.
 """
 
+import logging
+
 from agno_clouddb.database import Database, connect
 from agno_clouddb.errors import (
     CloudDBError,
@@ -23,6 +25,9 @@ from agno_clouddb.records.sessions import Run, Session
 from agno_clouddb.repositories.base import Page
 
 __version__ = "0.1.0"
+
+# What is logged is for the application to show; without a handler of its own, Python would print it.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "CloudDBError",

@@ -14,6 +14,8 @@ __all__ = ["gather", "gather_outcomes", "uninterrupted"]
 
 T = TypeVar("T")
 
+_CANCELLED = object()
+
 
 async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | None = None) -> list[T]:
     """Run calls at once and return their results in order.
@@ -26,7 +28,7 @@ async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | No
     """
     if len(calls) == 1:
         return [await calls[0]()]
-    results: list[Any] = [None] * len(calls)
+    results: list[Any] = [_CANCELLED] * len(calls)
     slots = anyio.Semaphore(limit) if limit is not None else None
 
     async def run(position: int, call: Callable[[], Awaitable[T]]) -> None:
@@ -36,16 +38,20 @@ async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | No
             async with slots:
                 results[position] = await call()
 
+    first: BaseException | None = None
     try:
         async with anyio.create_task_group() as group:
             for position, call in enumerate(calls):
                 group.start_soon(run, position, call)
     except BaseExceptionGroup as errors:
         first = _first(errors)
-    else:
-        return cast("list[T]", results)
-    # Raised here and not `from None` above, which would take away the cause that the error was raised with.
-    raise first
+    if first is not None:
+        # Raised here and not `from None` above, which would take away the cause that the error was raised with.
+        raise first
+    if any(each is _CANCELLED for each in results):
+        # The group takes a task that ends as cancelled for one that it has cancelled itself.
+        raise CloudDBError("a call was cancelled from below", remedy="Try again")
+    return cast("list[T]", results)
 
 
 async def gather_outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | CloudDBError]:

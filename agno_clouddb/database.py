@@ -91,7 +91,7 @@ def connect(
     """
     if not stores:
         raise ConfigurationError("connect needs at least one URL or Store")
-    if not 0 < deadline < float("inf"):
+    if not isinstance(deadline, int | float) or not 0 < deadline < float("inf"):
         raise ConfigurationError(f"deadline is {deadline!r}, not a number of seconds over 0")
     options = StoreOptions(prefix, deadline)
     opened = [store_from_url(each, options) if isinstance(each, str) else each for each in stores]

@@ -54,6 +54,7 @@ class CircuitStore(WrapperStore):
         super().__init__(inner)
         self.failure: CloudDBError | None = None
         """Why the store did not carry out the last call; None when it did."""
+        self._first = StoreUnavailable("")
         self._now = now
         self._trial_at = 0.0
 
@@ -94,14 +95,16 @@ class CircuitStore(WrapperStore):
         with anyio.move_on_after(_IMPATIENT):
             return await call()
         raise StoreUnavailable(
-            f"no answer within {_IMPATIENT} seconds, after an earlier failure: {self.failure.message}",
+            f"no answer within {_IMPATIENT} seconds, after an earlier failure: {self._first.message}",
             store=self.name,
             remedy="The store is asked again with every call",
-        )
+        ) from self._first
 
     def _answered(self, failure: CloudDBError | None) -> None:
         if failure is not None and type(failure) is not type(self.failure):
             _log.warning("going on without %s: %s", self.name, failure)
         elif failure is None and self.failure is not None:
             _log.warning("%s answers again", self.name)
+        if not isinstance(self.failure, StoreUnavailable) and isinstance(failure, StoreUnavailable):
+            self._first = failure
         self.failure = failure

@@ -60,7 +60,7 @@ class Record(BaseModel):
             InvalidRecord: a value that no store can hold, with its path.
         """
         declared = self.collection
-        self._check_types()
+        self.check_types()
         fields = self.derived_fields()
         payload: dict[str, Any] = {}
         skipped = {declared.id_field, declared.parent_field, "version", *self.unstored}
@@ -83,7 +83,8 @@ class Record(BaseModel):
         item.check()
         return item
 
-    def _check_types(self) -> None:
+    def check_types(self) -> None:
+        """Raise InvalidRecord, naming the attribute, unless all attributes are of their types."""
         # Assignment and model_copy do not validate; what is stored must be readable again.
         try:
             self.__pydantic_validator__.validate_python(self.__dict__, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import tenacity
 
@@ -167,6 +167,12 @@ class Repository:
             stop=tenacity.stop_after_attempt(_MAX_UPDATES),
             reraise=True,
         )
+
+
+def require(kind: type[Any], value: object, path: str) -> None:
+    """Raise InvalidRecord unless ``value`` is of a kind of record."""
+    if not isinstance(value, kind):
+        raise InvalidRecord(path, f"is of type {type(value).__name__}, not a {kind.__name__}")
 
 
 def check_consistency(consistency: Consistency | None, default: Consistency) -> Consistency:

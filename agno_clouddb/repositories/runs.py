@@ -16,7 +16,7 @@ from functools import partial
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
 from agno_clouddb.records.sessions import Run
-from agno_clouddb.repositories.base import Connection, Repository, check_consistency
+from agno_clouddb.repositories.base import Connection, Repository, check_consistency, require
 from agno_clouddb.stores.base import Condition, Consistency, Delete, Item, Key, Page, Put, Query, Refused, Stored
 from agno_clouddb.stores.clock import is_version, version_millis
 
@@ -72,6 +72,8 @@ class Runs(Repository):
             NotOwner: the session belongs to another user.
             PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
+        require(Run, run, "run")
+        run_key(session_id, run.run_id)
         session = await self._require_session(session_id, user_id)
         (stored,) = await self._append(session_id, session.generation, [run])
         return stored
@@ -82,6 +84,7 @@ class Runs(Repository):
         One request for a run that was read or returned by this library, as ``append_run`` otherwise.
         Arguments, result and errors are those of ``append_run``.
         """
+        require(Run, run, "run")
         placed = run.version is not None and run.run_index is not None and is_version(run.run_index)
         if not placed or run.session_id != session_id:
             return await self.append_run(session_id, run, user_id=user_id)
@@ -154,6 +157,7 @@ class Runs(Repository):
         """Raise InvalidRecord or RecordTooLarge unless all runs can be stored."""
         limit, seen = self._store.limits.payload_bytes, set()
         for run in runs:
+            require(Run, run, "run")
             key = run_key(session_id, run.run_id)
             item = run.to_item(key, "")
             if key in seen:

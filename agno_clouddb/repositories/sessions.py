@@ -6,6 +6,7 @@ with the conversation.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import ConflictError, InvalidRecord
 from agno_clouddb.records.base import to_text
 from agno_clouddb.records.sessions import Run, Session
-from agno_clouddb.repositories.base import Page, check_consistency, check_limit
+from agno_clouddb.repositories.base import Page, check_consistency, check_limit, require
 from agno_clouddb.repositories.runs import RUNS_PAGE, Runs, runs_query, session_key
 from agno_clouddb.stores import base as port
 from agno_clouddb.stores.base import (
@@ -137,6 +138,8 @@ class Sessions(Runs):
             NotOwner: the session belongs to another user.
             PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
+        require(Session, session, "session")
+        session.check_types()
         key = session_key(session.session_id)
         if user_id is not None and session.user_id not in (None, user_id):
             raise InvalidRecord("user_id", f"is {session.user_id!r} but the call is made for {user_id!r}")
@@ -256,7 +259,11 @@ class Sessions(Runs):
                 if user_id is not None and header.owner != user_id:
                     raise self._not_owner(key)
                 session = Session.from_item(header)
-                changed = function(session) or session
+                changed = function(session)
+                changed = session if changed is None else changed
+                if inspect.iscoroutine(changed):
+                    changed.close()
+                require(Session, changed, "function")
                 if changed.session_id != session_id:
                     raise InvalidRecord("session_id", "must not be changed by the function", collection="sessions")
                 changed = _touched(changed, created_at=changed.created_at or session.created_at)
@@ -281,21 +288,23 @@ class Sessions(Runs):
         """Delete a session and its runs.
 
         The header goes first, so that no reader sees the session without some of its runs. Repeat the call when it
-        fails: runs that it could not delete are not shown again, and are deleted by the repetition.
+        fails: runs that it could not delete are not shown, unless an object read before the deletion is written again,
+        and are deleted by the repetition.
 
         Args:
             session_id: which session.
             user_id: only when it belongs to this user; then a session that belongs to nobody is not deleted either.
 
         Returns:
-            Whether the session was there, and this user's.
+            Whether the session was there, and this user's; also True where it may be on a store of a fan-out that does
+            not answer.
 
         Raises:
             InvalidRecord, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
         key = session_key(session_id)
-        outcome = await self._write(lambda version: Delete(key, version, Condition(owner=user_id)))
         self._known.pop(session_id, None)
+        outcome = await self._write(lambda version: Delete(key, version, Condition(owner=user_id)))
         existed = not isinstance(outcome, Refused)
         if not (isinstance(outcome, Refused) and outcome.reason == "owner"):
             await self._delete_runs(session_id)
@@ -314,9 +323,7 @@ class Sessions(Runs):
         Raises:
             What ``delete`` raises, at the first one that fails; others may have been deleted. Repeat the call.
         """
-        unique = list(dict.fromkeys(session_ids))
-        for session_id in unique:
-            session_key(session_id)
+        unique = list({session_key(session_id): session_id for session_id in session_ids}.values())
         calls = [partial(self.delete, session_id, user_id=user_id) for session_id in unique]
         return sum(await gather(calls, limit=_DELETES_AT_ONCE))
 
@@ -380,6 +387,8 @@ def _list_query(filters: SessionFilters, sort: str) -> Query:
         raise InvalidRecord("sort", f"is {sort!r}, not one of {', '.join(_SORTS)}")
     given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
     name = given.get("name")
+    if name is not None and not isinstance(name, str):
+        raise InvalidRecord("name", f"is of type {type(name).__name__}, not text")
     return Query(
         "sessions",
         sort=sort.removeprefix("-"),

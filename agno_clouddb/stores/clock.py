@@ -30,9 +30,9 @@ def epoch_seconds() -> int:
     return int(time.time())
 
 
-def is_version(text: str) -> bool:
+def is_version(text: object) -> bool:
     """Whether ``text`` has the form of a version stamp."""
-    return _VERSION.fullmatch(text) is not None
+    return isinstance(text, str) and _VERSION.fullmatch(text) is not None
 
 
 def version_millis(version: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import zstandard
 
-from agno_clouddb.errors import CloudDBError, InvalidRecord
+from agno_clouddb.errors import CloudDBError, InvalidRecord, RecordTooLarge
 from agno_clouddb.stores.base import Payload
 from agno_clouddb.stores.items import is_encodable
 
@@ -25,7 +25,7 @@ MAX_DEPTH = 200
 
 _MAX_INT_BITS = 4096
 _COMPRESS_FROM = 256  # characters; shorter texts do not become smaller
-_MAX_DECODED = 256 * 1024 * 1024  # bytes; a larger frame was not written by this library
+_MAX_DECODED = 256 * 1024 * 1024  # bytes; so much a reader must hold in memory
 _TEXT_MARK, _BYTES_MARK = b"t", b"b"
 
 _local = threading.local()
@@ -97,11 +97,17 @@ def _shorten(path: str) -> str:
 
 
 def encode(value: Any) -> Payload:
-    """The payload of a value that ``check_json`` has passed: JSON as text, or compressed bytes where smaller."""
+    """The payload of a value that ``check_json`` has passed: JSON as text, or compressed bytes where smaller.
+
+    Raises:
+        RecordTooLarge: the text is over 256 MiB, more than ``decode`` takes.
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if len(text) < _COMPRESS_FROM:
         return text
     raw = text.encode()
+    if len(raw) > _MAX_DECODED:
+        raise RecordTooLarge(len(raw), _MAX_DECODED)
     compressed = _codecs()[0].compress(raw)
     return compressed if len(compressed) < len(raw) else text
 

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from agno_clouddb import StoreUnavailable
+from agno_clouddb import CloudDBError, StoreUnavailable
 from agno_clouddb.concurrency import gather, gather_outcomes, uninterrupted
 
 
@@ -55,6 +55,14 @@ async def test_the_error_of_a_call_is_raised_as_it_is_and_the_others_end() -> No
 async def test_a_bug_does_not_hide_behind_an_error_of_the_library() -> None:
     with pytest.raises(ZeroDivisionError):
         await gather([lambda: failure(StoreUnavailable("gone")), lambda: failure(ZeroDivisionError())])
+
+
+async def test_a_call_that_is_cancelled_from_below_is_an_error_and_not_a_result() -> None:
+    async def cancelled() -> int:
+        raise asyncio.CancelledError
+
+    with pytest.raises(CloudDBError, match="cancelled"):
+        await gather([cancelled, lambda: value(1)])
 
 
 async def test_outcomes_hold_the_librarys_errors_and_raise_others() -> None:

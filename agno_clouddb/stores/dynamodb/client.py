@@ -6,6 +6,7 @@ Imports the driver, which takes a while: the store loads this module when it is 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
+_LARGEST_BODY = 1_000_000  # bytes
 _LOCAL_CREDENTIAL = "local"
 
 _UNITS = {
@@ -110,6 +112,7 @@ class Client:
                     aws_secret_access_key=_LOCAL_CREDENTIAL if local else None,
                 )
             )
+            client.meta.events.register("before-send.dynamodb", _stream)
             if not local:
                 await _require_credentials(used, store)
         except BaseException as error:
@@ -208,6 +211,12 @@ class Client:
             key=call.key,
             remedy="Check the network, or allow a longer deadline",
         )
+
+
+def _stream(request: Any, **_: Any) -> None:
+    # aiohttp warns of large bodies that are given as bytes, and an error filter would make that a failure.
+    if isinstance(request.body, bytes) and len(request.body) > _LARGEST_BODY:
+        request.body = io.BytesIO(request.body)
 
 
 def _region(session: aioboto3.Session, *, given: bool) -> str | None:

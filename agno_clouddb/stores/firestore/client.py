@@ -34,7 +34,13 @@ Message = Any
 """A protocol buffer; their classes are made at run time and have no types."""
 
 _CHANNEL_OPTIONS = [
-    ("grpc.keepalive_time_ms", 30_000),
+    # A connection that has gone silent is noticed, and replaced, within the deadline of the call that waits on it.
+    ("grpc.keepalive_time_ms", 4_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
 ]
