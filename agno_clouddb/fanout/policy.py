@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from agno_clouddb.errors import CloudDBError, PartialWrite
@@ -14,7 +14,14 @@ Acks = Literal[1, "all"]
 """How many stores must acknowledge a write before it counts as stored. All stores are written to and waited for in
 any case."""
 
-_GRAVITY = {"owner": 3, "exists": 2, "version": 2, "absent": 2, "older": 1, "atomic": 0}
+_GRAVITY = {"owner": 3, "exists": 2, "version": 2, "absent": 2, "dead": 2, "older": 1, "atomic": 0}
+
+
+def _gravest(refused: Sequence[Refused]) -> Refused:
+    """The refusal that counts: where there is something dead, that by the newest version, which is what is true."""
+    if any(each.reason == "dead" for each in refused):
+        return max(refused, key=lambda each: each.version or "")
+    return max(refused, key=lambda each: (_GRAVITY[each.reason], each.version or ""))
 
 
 def combine(key: Key, outcomes: Mapping[str, Outcome], acks: Acks) -> Outcome:
@@ -32,7 +39,7 @@ def combine(key: Key, outcomes: Mapping[str, Outcome], acks: Acks) -> Outcome:
     """
     refused = [each for each in outcomes.values() if isinstance(each, Refused)]
     if refused:
-        return max(refused, key=lambda each: (_GRAVITY[each.reason], each.version or ""))
+        return _gravest(refused)
     stored = {name: each for name, each in outcomes.items() if isinstance(each, Stored)}
     failed = {name: each for name, each in outcomes.items() if isinstance(each, Failed)}
     if stored and (acks == 1 or not failed):

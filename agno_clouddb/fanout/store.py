@@ -19,7 +19,7 @@ from functools import partial
 from typing import TypeVar
 
 from agno_clouddb.concurrency import gather_outcomes, uninterrupted
-from agno_clouddb.errors import CloudDBError, ConfigurationError, PartialWrite, StoreUnavailable
+from agno_clouddb.errors import CloudDBError, ConfigurationError, LifecycleError, PartialWrite, StoreUnavailable
 from agno_clouddb.fanout import merge
 from agno_clouddb.fanout.circuit import CALLERS_FAULT, CircuitStore
 from agno_clouddb.fanout.policy import Acks, combine
@@ -93,6 +93,7 @@ class FanOutStore(Store):
         self._acks = acks
         self._clock = clock or HybridClock()
         self._now = now
+        self._is_open = False
 
     async def open(self) -> None:
         opened: list[Store] = []
@@ -103,8 +104,10 @@ class FanOutStore(Store):
         except BaseException:
             await uninterrupted(partial(gather_outcomes, [store.aclose for store in opened]))
             raise
+        self._is_open = True
 
     async def aclose(self) -> None:
+        self._is_open = False
         errors = await gather_outcomes([store.aclose for store in self.stores])
         for error in errors:
             if isinstance(error, CloudDBError):
@@ -129,6 +132,7 @@ class FanOutStore(Store):
         one that expects a version, and then copied, atomically on each store.
         """
         outcomes = {n: each for n, each in enumerate(check_write(self, mutations, atomic)) if each is not None}
+        self._require_open()
         return await uninterrupted(lambda: self._carry_out(mutations, outcomes, atomic))
 
     async def query(
@@ -175,6 +179,7 @@ class FanOutStore(Store):
 
     async def _ask(self, call: Callable[[Store], Awaitable[T]], *, needed: int = 1) -> dict[str, T]:
         """What the stores answer, by name, without those that fail; an error when fewer than ``needed`` answer."""
+        self._require_open()
         answers = await gather_outcomes([partial(call, store) for store in self._circuits])
         errors = [each for each in answers if isinstance(each, CloudDBError)]
         for error in errors:
@@ -185,6 +190,10 @@ class FanOutStore(Store):
         return {
             name: each for name, each in zip(self._names, answers, strict=True) if not isinstance(each, CloudDBError)
         }
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise LifecycleError("the store is not open", store=self.name, remedy="Open it with `async with`")
 
     def _degraded(self, answers: Mapping[str, object]) -> bool:
         """Whether not all stores have answered, which is counted."""
@@ -244,18 +253,28 @@ class FanOutStore(Store):
             decided = decide(delete, found, now)
             missing = isinstance(decided, Refused) and decided.reason == "absent"
             if decided is None or (missing and batch.degraded):
-                puts[n] = Put(_tombstone(delete, now + TOMBSTONE_SECONDS), replace(delete.condition, absent=False))
+                puts[n] = Put(self._tombstone(delete.key, delete.version), replace(delete.condition, absent=False))
             else:
                 outcomes[n] = decided
         return puts
 
+    def _tombstone(self, key: Key, version: str) -> Item:
+        return Item(key, version, expires_at=int(self._now()) + TOMBSTONE_SECONDS, deleted=True)
+
     async def _write_all(self, puts: Sequence[Put], atomic: bool) -> list[Outcome]:
-        """Write to all stores at once."""
-        answers = await self._send(self._circuits, puts, atomic)
+        """Write to all stores at once.
+
+        Nothing dead is written over at first: where a store that missed a deletion forbids what another store lets
+        through over a tombstone, or over nothing, only the tombstone tells which of them is out of date.
+        """
+        answers = await self._send(self._circuits, [_not_over_the_dead(put) for put in puts], atomic)
         outcomes: list[Outcome] = []
         for position, put in enumerate(puts):
             by_store = {name: answer[position] for name, answer in zip(self._names, answers, strict=True)}
             outcome = combine(put.key, by_store, self._acks)
+            if isinstance(outcome, Refused) and outcome.reason == "dead" and put.condition.over_dead:
+                by_store = await self._over_the_dead(put, by_store)
+                outcome = combine(put.key, by_store, self._acks)
             binding = isinstance(outcome, Refused) and outcome.reason not in ("older", "atomic")
             if binding and any(isinstance(each, Stored) for each in by_store.values()):
                 outcome = await self._restored(put, by_store, outcome)
@@ -268,16 +287,38 @@ class FanOutStore(Store):
         stored = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Stored)]
         if not stored:
             return outcomes
-        copies = [Put(puts[position].item) for position in stored]
+        copies = [Put(puts[position].item, Condition(over_dead=atomic)) for position in stored]
         answers = await self._send(self._circuits[1:], copies, atomic)
         for number, position in enumerate(stored):
-            by_store = {self._names[0]: outcomes[position]}
-            for name, answer in zip(self._names[1:], answers, strict=True):
-                # A copy refused as older is done: a later write was there before it.
-                refused = isinstance(answer[number], Refused)
-                by_store[name] = outcomes[position] if refused else answer[number]
-            outcomes[position] = combine(puts[position].key, by_store, self._acks)
+            by_store = {name: answer[number] for name, answer in zip(self._names[1:], answers, strict=True)}
+            outcomes[position] = await self._copied(puts[position], outcomes[position], by_store)
         return outcomes
+
+    async def _copied(self, put: Put, decided: Outcome, by_store: Mapping[str, Outcome]) -> Outcome:
+        """What a write comes to that the primary has stored, from what its copies came to on the other stores."""
+        dead = [each for each in by_store.values() if isinstance(each, Refused) and each.reason == "dead"]
+        if dead:
+            newest = max(dead, key=lambda each: each.version or "")
+            if put.condition.expected is not None and (newest.version or "") > put.condition.expected:
+                # Deleted since the version that was expected; the primary has missed it.
+                self._clock.observe(max(newest.version or "", put.version))
+                await self._send(self._circuits, [Put(self._tombstone(put.key, self._clock.stamp()))], atomic=False)
+                return Refused("absent", newest.version)
+            by_store = await self._over_the_dead(put, by_store)
+        # A copy refused as older is done: a later write was there before it.
+        done = {name: decided if isinstance(each, Refused) else each for name, each in by_store.items()}
+        return combine(put.key, {self._names[0]: decided, **done}, self._acks)
+
+    async def _over_the_dead(self, put: Put, by_store: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Write over what is dead and, on stores that missed the deletion, over what lives there still."""
+        settled = dict(by_store)
+        for name, circuit in zip(self._names, self._circuits, strict=True):
+            refused = by_store.get(name)
+            if not isinstance(refused, Refused):
+                continue
+            condition = put.condition if refused.reason == "dead" else Condition(expected=refused.version)
+            ((settled[name],),) = await self._send([circuit], [Put(put.item, condition)], atomic=False)
+        return settled
 
     async def _send(self, stores: Sequence[Store], puts: Sequence[Put], atomic: bool) -> list[tuple[Outcome, ...]]:
         """What each store answers to the same writes; a store that raises has failed every one of them."""
@@ -332,8 +373,8 @@ def distinct_names(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _tombstone(delete: Delete, expires_at: int) -> Item:
-    return Item(delete.key, delete.version, expires_at=expires_at, deleted=True)
+def _not_over_the_dead(put: Put) -> Put:
+    return replace(put, condition=replace(put.condition, over_dead=False))
 
 
 async def _query(store: Store, *, query: Query, limit: int, cursor: Cursor | None, consistency: Consistency) -> Page:

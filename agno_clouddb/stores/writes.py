@@ -34,11 +34,14 @@ class Condition:
         expected: an item is stored, and its version is this one or an older one (a replica that lags is no conflict).
         owner: the stored item, if any, belongs to this user. A put may also claim an item without an owner; a delete
             may not.
+        over_dead: False: neither a tombstone nor an expired item is stored. A fan-out asks for it, to learn of a
+            deletion that another store has missed before it is written over.
     """
 
     absent: bool = False
     expected: str | None = None
     owner: str | None = None
+    over_dead: bool = True
 
 
 NEWER = Condition()
@@ -93,13 +96,13 @@ class Refused:
     Args:
         reason: ``older``: the stored version is newer than the write's. ``exists``: the item was to be absent.
             ``absent``: there is nothing to delete or to replace. ``version``: the stored version is newer than the
-            expected one. ``owner``: the item belongs to another user. ``atomic``: another mutation of the same atomic
-            write was refused or failed.
+            expected one. ``owner``: the item belongs to another user. ``dead``: there is a tombstone or an expired
+            item. ``atomic``: another mutation of the same atomic write was refused or failed.
         version: the version found; None when nothing is stored.
         fields: the fields found.
     """
 
-    reason: Literal["older", "exists", "absent", "version", "owner", "atomic"]
+    reason: Literal["older", "exists", "absent", "version", "owner", "dead", "atomic"]
     version: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
 
@@ -141,6 +144,8 @@ def decide(mutation: Mutation, found: Item | None, now: int) -> Stored | Refused
     if found is not None and found.version == mutation.version:
         return Stored(found.version)
     version, fields = (found.version, found.fields) if found is not None else (None, {})
+    if found is not None and live is None and not condition.over_dead:
+        return Refused("dead", version)
     if live is not None and condition.owner not in (None, live.owner):
         claims = live.owner is None and isinstance(mutation, Put)
         if not claims:

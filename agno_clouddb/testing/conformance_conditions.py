@@ -22,7 +22,7 @@ from agno_clouddb.testing.conformance_base import (
 __all__ = ["ConditionCases"]
 
 Mode = Literal["single", "bulk", "atomic"]
-Reason = Literal["older", "exists", "absent", "version", "owner"]
+Reason = Literal["older", "exists", "absent", "version", "owner", "dead"]
 
 WRITE = 10
 """The number of every write's stamp; what is stored has an older (5), the same or a newer (15) one."""
@@ -36,6 +36,7 @@ CONDITIONS = {
     "owner": Condition(owner="ann"),
     "owner and expected": Condition(owner="ann", expected=stamp(5)),
     "owner and absent": Condition(owner="ann", absent=True),
+    "nothing dead": Condition(over_dead=False),
 }
 
 
@@ -68,14 +69,16 @@ class Row:
         )
 
 
-ANEW = "applied applied absent  absent  absent  applied absent  applied"
-OVER = "applied exists  applied version applied applied applied exists"
-PAST = "older   exists  version version older   older   version exists"
-DEAD = "older   older   absent  absent  absent  older   absent  older"
-SAME = "stored  stored  stored  stored  stored  stored  stored  stored"
-GONE = "absent  absent  absent  absent  absent  absent  absent  absent"
-THEIRS = "applied exists  applied version applied owner   owner   owner"
-THEIRS_PAST = "older   exists  version version older   owner   owner   owner"
+ANEW = "applied applied absent  absent  absent  applied absent  applied applied"
+OVER = "applied exists  applied version applied applied applied exists  applied"
+PAST = "older   exists  version version older   older   version exists  older"
+SAME = "stored  stored  stored  stored  stored  stored  stored  stored  stored"
+GONE = "absent  absent  absent  absent  absent  absent  absent  absent  absent"
+DEAD = "applied applied absent  absent  absent  applied absent  applied dead"
+DEAD_PAST = "older   older   absent  absent  absent  older   absent  older   dead"
+DEAD_GONE = "absent  absent  absent  absent  absent  absent  absent  absent  dead"
+THEIRS = "applied exists  applied version applied owner   owner   owner   applied"
+THEIRS_PAST = "older   exists  version version older   owner   owner   owner   older"
 
 TABLE = {
     "nothing": Row(ANEW, GONE, None),
@@ -86,13 +89,13 @@ TABLE = {
     "another's, older": Row(THEIRS, THEIRS, 5, "bob"),
     "another's, newer": Row(THEIRS_PAST, THEIRS_PAST, 15, "bob"),
     "nobody's": Row(OVER, THEIRS, 5, None),
-    "tombstone, older": Row(ANEW, GONE, 5, deleted=True),
-    "tombstone, newer": Row(DEAD, GONE, 15, deleted=True),
+    "tombstone, older": Row(DEAD, DEAD_GONE, 5, deleted=True),
+    "tombstone, newer": Row(DEAD_PAST, DEAD_GONE, 15, deleted=True),
     "tombstone, same": Row(SAME, SAME, 10, deleted=True),
-    "tombstone of another's": Row(ANEW, GONE, 5, "bob", deleted=True),
-    "expired, older": Row(ANEW, GONE, 5, expires_at=LONG_PAST),
-    "expired, newer": Row(DEAD, GONE, 15, expires_at=LONG_PAST),
-    "expired, another's": Row(ANEW, GONE, 5, "bob", expires_at=LONG_PAST),
+    "tombstone of another's": Row(DEAD, DEAD_GONE, 5, "bob", deleted=True),
+    "expired, older": Row(DEAD, DEAD_GONE, 5, expires_at=LONG_PAST),
+    "expired, newer": Row(DEAD_PAST, DEAD_GONE, 15, expires_at=LONG_PAST),
+    "expired, another's": Row(DEAD, DEAD_GONE, 5, "bob", expires_at=LONG_PAST),
 }
 
 
@@ -108,7 +111,7 @@ def expected_outcome(word: str, mutation: Mutation, found: Item | None) -> Store
     if word in ("applied", "stored"):
         return Stored(mutation.version)
     version = found.version if found is not None else None
-    fields = dict(found.fields) if found is not None and word != "absent" else {}
+    fields = dict(found.fields) if found is not None and word not in ("absent", "dead") else {}
     return Refused(cast("Reason", word), version, fields)
 
 

@@ -64,7 +64,13 @@ CONDITIONS = st.one_of(
     st.just(Condition()),
     st.just(Condition()),
     st.builds(Condition, owner=st.sampled_from(FEW)),
-    st.builds(Condition, st.booleans(), st.none() | st.sampled_from(STAMPS), st.none() | st.sampled_from(FEW)),
+    st.builds(
+        Condition,
+        st.booleans(),
+        st.none() | st.sampled_from(STAMPS),
+        st.none() | st.sampled_from(FEW),
+        st.booleans(),
+    ),
 )
 
 

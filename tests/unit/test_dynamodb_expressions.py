@@ -90,8 +90,10 @@ STORED = [
     ),
 ]
 CONDITIONS = [
-    Condition(absent, expected, owner)
-    for absent, expected, owner in itertools.product((False, True), (None, *VERSIONS[:3]), (None, "ann"))
+    Condition(absent, expected, owner, over_dead)
+    for absent, expected, owner, over_dead in itertools.product(
+        (False, True), (None, *VERSIONS[:3]), (None, "ann"), (True, False)
+    )
 ]
 
 

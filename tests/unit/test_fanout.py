@@ -168,6 +168,43 @@ async def test_a_delete_that_one_store_missed_does_not_show_through(pair: Pair) 
     assert await pair.db.sessions.delete("s1") is False
 
 
+@pytest.mark.parametrize("missed", ["first", "second"])
+@pytest.mark.parametrize("acks", [1, "all"])
+async def test_an_id_used_again_after_a_delete_that_one_store_missed_is_a_new_session(
+    missed: str, acks: object
+) -> None:
+    pair = await make(acks)
+    await pair.db.sessions.upsert(Session(session_id="s1", user_id="ann", runs=[Run(run_id="old")]))
+    store = pair.first if missed == "first" else pair.second
+    store.down()
+    try:
+        await pair.db.sessions.delete("s1")
+    except PartialWrite:
+        assert acks == "all"
+    store.up()
+    # Another user may take the id: what forbids it is a copy that should be gone.
+    stored = await pair.db.sessions.upsert(Session(session_id="s1", user_id="bob"))
+    assert stored.generation == stored.version
+    read = await pair.db.sessions.get("s1")
+    assert read is not None
+    assert (read.user_id, read.runs, read.created_at) == ("bob", [], stored.created_at)
+    for each in (pair.first, pair.second):
+        assert pair.alone(each).items[Key("sessions", "s1")].version == stored.version
+    await pair.db.aclose()
+
+
+@pytest.mark.parametrize("missed", ["first", "second"])
+async def test_a_version_that_was_deleted_since_is_not_written_over(pair: Pair, missed: str) -> None:
+    stored = await pair.db.sessions.upsert(Session(session_id="s1"))
+    store = pair.first if missed == "first" else pair.second
+    store.down()
+    await pair.db.sessions.delete("s1")
+    store.up()
+    with pytest.raises(ConflictError):
+        await pair.db.sessions.upsert(stored, expected_version=stored.version)
+    assert await pair.db.sessions.get("s1") is None
+
+
 async def test_an_expiry_that_one_store_missed_does_not_show_through(pair: Pair) -> None:
     clock = HybridClock()
     old = item(clock=clock)

@@ -68,6 +68,8 @@ def condition(mutation: Mutation, now: int) -> Expression:
         whole &= present
     if asked.absent:
         whole &= gone
+    if not asked.over_dead:
+        whole &= _VERSION.missing() | (_DELETED.missing() & (_EXPIRES.missing() | _EXPIRES.above(number(now))))
     if asked.expected is not None:
         whole &= _VERSION.at_most(text(asked.expected))
     if asked.owner is not None:
