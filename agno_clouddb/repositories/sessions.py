@@ -372,6 +372,9 @@ class Sessions(Runs):
         return await self._put(key, touched, Condition(expected=expected, owner=owner))
 
     async def _put(self, key: Key, session: Session, condition: Condition) -> Session:
+        if condition.expected is not None:
+            # Else a fan-out whose primary lags would store what is older than what it replaces on the others.
+            self._clock.observe(condition.expected)
         outcome = await self._write(lambda version: Put(session.to_item(key, version), condition))
         if isinstance(outcome, Refused):
             self._raise_refused(key, outcome, condition.expected)

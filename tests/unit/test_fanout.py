@@ -368,6 +368,19 @@ async def test_an_expected_version_is_decided_by_the_primary(pair: Pair) -> None
         assert pair.alone(store).items[Key("sessions", "s1")].version == fourth.version
 
 
+async def test_a_version_expected_of_a_faster_clock_is_written_over_although_the_primary_lags(pair: Pair) -> None:
+    session = await pair.db.sessions.upsert(Session(session_id="s1"))
+    ahead = HybridClock(now=lambda: wall_clock_millis() + 600_000)
+    pair.first.down()
+    newer = replace(pair.alone(pair.second).items[Key("sessions", "s1")], version=ahead.stamp())
+    await pair.fanout.write([Put(newer)])
+    pair.first.up()
+    stored = await pair.db.sessions.upsert(session, expected_version=newer.version)
+    read = await pair.db.sessions.get("s1")
+    assert read is not None
+    assert read.version == stored.version
+
+
 async def test_an_atomic_write_is_all_or_none_on_each_store(pair: Pair) -> None:
     clock = HybridClock()
     a, b, c = item("a", clock=clock), item("b", clock=clock), item("c", clock=clock)
