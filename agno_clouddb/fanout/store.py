@@ -19,7 +19,14 @@ from functools import partial
 from typing import TypeVar
 
 from agno_clouddb.concurrency import gather_outcomes, uninterrupted
-from agno_clouddb.errors import CloudDBError, ConfigurationError, LifecycleError, PartialWrite, StoreUnavailable
+from agno_clouddb.errors import (
+    CloudDBError,
+    ConfigurationError,
+    LifecycleError,
+    NotProvisioned,
+    PartialWrite,
+    StoreUnavailable,
+)
 from agno_clouddb.fanout import merge
 from agno_clouddb.fanout.circuit import CALLERS_FAULT, CircuitStore
 from agno_clouddb.fanout.policy import Acks, combine
@@ -183,7 +190,7 @@ class FanOutStore(Store):
         answers = await gather_outcomes([partial(call, store) for store in self._circuits])
         errors = [each for each in answers if isinstance(each, CloudDBError)]
         for error in errors:
-            if isinstance(error, CALLERS_FAULT):
+            if isinstance(error, (*CALLERS_FAULT, NotProvisioned)):
                 raise error
         if len(answers) - len(errors) < needed:
             raise errors[0]

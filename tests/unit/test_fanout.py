@@ -15,6 +15,7 @@ from agno_clouddb import (
     Database,
     LifecycleError,
     NotOwner,
+    NotProvisioned,
     PartialWrite,
     QueryNotIndexed,
     RecordTooLarge,
@@ -442,6 +443,24 @@ async def test_a_wrong_query_is_the_callers_fault_and_not_a_degraded_read(pair: 
     with pytest.raises(QueryNotIndexed):
         await pair.fanout.query(Query("sessions", sort="session_name"), limit=1)
     assert pair.fanout.degraded_reads == 0
+
+
+async def test_a_store_without_tables_is_not_gone_on_without() -> None:
+    first, second = MemoryStore("memory://first"), MemoryStore("memory://second")
+    async with connect(first, second) as db:
+        await first.provision()
+        for call in (
+            lambda: db.sessions.get("s1"),
+            lambda: db.sessions.list(),
+            lambda: db.sessions.count(),
+        ):
+            with pytest.raises(NotProvisioned, match="memory://second"):
+                await call()
+        with pytest.raises(PartialWrite, match=r"provision\(\)"):
+            await db.sessions.upsert(Session(session_id="s1"))
+        await db.provision()
+        await db.sessions.upsert(Session(session_id="s1"))
+        assert first.items == second.items
 
 
 async def test_a_fanout_needs_two_stores_and_known_options() -> None:
