@@ -311,7 +311,8 @@ class FanOutStore(Store):
                 self._clock.observe(max(newest.version or "", put.version))
                 await self._send(self._circuits, [Put(self._tombstone(put.key, self._clock.stamp()))], atomic=False)
                 return Refused("absent", newest.version)
-            by_store = await self._over_the_dead(put, by_store)
+            # The primary has decided: what it has stored is copied whatever was expected.
+            by_store = await self._over_the_dead(Put(put.item), by_store)
         # A copy refused as older is done: a later write was there before it.
         done = {name: decided if isinstance(each, Refused) else each for name, each in by_store.items()}
         return combine(put.key, {self._names[0]: decided, **done}, self._acks)

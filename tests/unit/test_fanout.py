@@ -382,6 +382,17 @@ async def test_a_version_expected_of_a_faster_clock_is_written_over_although_the
     assert read.version == stored.version
 
 
+async def test_a_copy_is_written_over_a_tombstone_from_before_the_expected_version(pair: Pair) -> None:
+    await pair.db.sessions.upsert(Session(session_id="s1"))
+    await pair.db.sessions.delete("s1")
+    pair.second.down()
+    anew = await pair.db.sessions.upsert(Session(session_id="s1"))
+    pair.second.up()
+    stored = await pair.db.sessions.upsert(anew, expected_version=anew.version)
+    for store in (pair.first, pair.second):
+        assert pair.alone(store).items[Key("sessions", "s1")].version == stored.version
+
+
 async def test_an_atomic_write_is_all_or_none_on_each_store(pair: Pair) -> None:
     clock = HybridClock()
     a, b, c = item("a", clock=clock), item("b", clock=clock), item("c", clock=clock)
