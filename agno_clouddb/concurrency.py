@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
 import anyio
+from anyio.abc import TaskGroup
 
 from agno_clouddb.errors import CloudDBError
 
-__all__ = ["gather", "gather_outcomes", "uninterrupted"]
+__all__ = ["full_jitter", "gather", "gather_outcomes", "task_group", "uninterrupted"]
 
 T = TypeVar("T")
 
@@ -38,20 +41,40 @@ async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | No
             async with slots:
                 results[position] = await call()
 
+    async with task_group() as group:
+        for position, call in enumerate(calls):
+            group.start_soon(run, position, call)
+    if any(each is _CANCELLED for each in results):
+        # The group takes a task that ends as cancelled for one that it has cancelled itself.
+        raise CloudDBError("a call was cancelled from below", remedy="Try again")
+    return cast("list[T]", results)
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[TaskGroup]:
+    """A group of tasks that ends with all of them; the error of one is raised as it is, not in a group of errors."""
     first: BaseException | None = None
     try:
         async with anyio.create_task_group() as group:
-            for position, call in enumerate(calls):
-                group.start_soon(run, position, call)
+            yield group
     except BaseExceptionGroup as errors:
         first = _first(errors)
     if first is not None:
         # Raised here and not `from None` above, which would take away the cause that the error was raised with.
         raise first
-    if any(each is _CANCELLED for each in results):
-        # The group takes a task that ends as cancelled for one that it has cancelled itself.
-        raise CloudDBError("a call was cancelled from below", remedy="Try again")
-    return cast("list[T]", results)
+
+
+def full_jitter(attempt: int, first: float, longest: float) -> float:
+    """Seconds to wait before retry number ``attempt``, counted from 0: exponential, with full jitter.
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    Args:
+        attempt: how many retries there were.
+        first: the longest first pause in seconds; it doubles with every attempt.
+        longest: the longest pause in seconds.
+    """
+    return random.uniform(0, min(longest, first * 2.0 ** min(attempt, 30)))
 
 
 async def gather_outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | CloudDBError]:

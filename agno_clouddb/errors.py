@@ -7,10 +7,12 @@
     │   └── NotOwner          not for this user: it belongs to another one
     ├── ConflictError         somebody else has written in between
     ├── QueryNotIndexed       the query could only be answered by a scan
+    ├── IndexNotReady         an index is missing in the service, or still being built
     ├── NotProvisioned        a table, collection or index is missing
     ├── Throttled             the service kept refusing for load until the deadline
     ├── StoreUnavailable      the service did not answer, or not in time
     ├── PartialWrite          some stores of a fan-out have the write and some do not
+    ├── BulkWriteError        some records of a bulk write are stored and some are not
     ├── ConfigurationError    an option, URL, region or credential is wrong
     └── LifecycleError        used before open, after close, or from another event loop
 
@@ -20,16 +22,18 @@ store, collection and key it is about, what happened, and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agno_clouddb.stores.base import Key
 
 __all__ = [
+    "BulkWriteError",
     "CloudDBError",
     "ConfigurationError",
     "ConflictError",
+    "IndexNotReady",
     "InvalidRecord",
     "LifecycleError",
     "NotOwner",
@@ -123,15 +127,23 @@ class ConflictError(CloudDBError):
     Args:
         expected: the version that the caller named; None when the record was expected to be absent.
         found: the version that is stored; None when nothing is stored.
+        problem: what is in the way beside the version, such as a status.
     """
 
     def __init__(
-        self, expected: str | None, found: str | None, *, store: str | None = None, key: Key | None = None
+        self,
+        expected: str | None,
+        found: str | None,
+        *,
+        problem: str = "",
+        store: str | None = None,
+        key: Key | None = None,
     ) -> None:
         self.expected = expected
         self.found = found
+        versions = f"expected version {expected or 'none'} but found {found or 'none'}"
         super().__init__(
-            f"expected version {expected or 'none'} but found {found or 'none'}",
+            f"{problem}; {versions}" if problem else versions,
             store=store,
             key=key,
             remedy="Read the record again and repeat the change, or use update(), which does both",
@@ -144,6 +156,23 @@ class NotOwner(RecordNotFound):
 
 class QueryNotIndexed(CloudDBError):
     """No index serves the query, so that it could only scan the whole collection."""
+
+
+class IndexNotReady(CloudDBError):
+    """An index that the query needs is missing in the service, or still being built; other calls are not affected.
+
+    Args:
+        index: the index, such as ``agno_memories (user_id, updated_at DESCENDING)``.
+        link: where the service lets it be created or watched; empty where it names no such place.
+    """
+
+    def __init__(
+        self, message: str, *, index: str, link: str = "", store: str | None = None, collection: str | None = None
+    ) -> None:
+        self.index = index
+        self.link = link
+        remedy = "Deploy the indexes that `agno-clouddb schema` prints, and wait until they are built"
+        super().__init__(message, store=store, collection=collection, remedy=f"{remedy}: {link}" if link else remedy)
 
 
 class NotProvisioned(CloudDBError):
@@ -182,6 +211,37 @@ class PartialWrite(CloudDBError):
             f"written to {', '.join(acked)} but not to {', '.join(self.failed)} ({reasons})",
             key=key,
             remedy="The write stands on the stores that have it; repeat it when the others answer again",
+        )
+
+
+class BulkWriteError(CloudDBError):
+    """Some records of a bulk write are not stored; the others are.
+
+    Args:
+        stored: how many records are stored.
+        failed: the error of each record that is not, by its position among those given, counted from 0.
+        versions: what is stored: the version of each record, in their order; None where it failed.
+    """
+
+    def __init__(
+        self,
+        stored: int,
+        failed: Mapping[int, CloudDBError],
+        versions: Sequence[str | None],
+        *,
+        store: str | None = None,
+        collection: str | None = None,
+    ) -> None:
+        self.stored = stored
+        self.failed = dict(failed)
+        self.versions = list(versions)
+        position, first = next(iter(self.failed.items()))
+        super().__init__(
+            f"{len(self.failed)} of {stored + len(self.failed)} records are not stored, the first of them "
+            f"record {position}: {first}",
+            store=store,
+            collection=collection,
+            remedy="Mend those in `failed` and write them again; the others stand",
         )
 
 

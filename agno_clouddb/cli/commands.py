@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from agno_clouddb.cli.backends import Backend, started
 from agno_clouddb.cli.conversations import Conversation, load
 from agno_clouddb.cli.demo import Demo, recorded_conversations
 from agno_clouddb.errors import CloudDBError, ConfigurationError, InvalidRecord
+from agno_clouddb.stores.dynamodb import templates
 from agno_clouddb.stores.firestore import indexes
 
 __all__ = ["app"]
@@ -31,6 +33,15 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+schema = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app.add_typer(schema, name="schema", help="Print tables and indexes, to deploy them by other means than code.")
+
+
+class TemplateFormat(StrEnum):
+    """What a template of tables is for."""
+
+    cloudformation = "cloudformation"
+    terraform = "terraform"
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,8 +105,18 @@ def demo(
     raise typer.Exit(0 if equal else _FAILED)
 
 
-@app.command("firestore-indexes")
-def firestore_indexes(
+@schema.command("dynamodb")
+def schema_dynamodb(
+    format: Annotated[TemplateFormat, typer.Option(help="What the template is for.")] = TemplateFormat.cloudformation,
+    prefix: Annotated[str, typer.Option(metavar="TEXT", help="What precedes the names of tables.")] = "agno_",
+) -> None:
+    """Print the tables of DynamoDB as a template for CloudFormation, or as a .tf.json file for Terraform."""
+    template = {TemplateFormat.cloudformation: templates.cloudformation, TemplateFormat.terraform: templates.terraform}
+    typer.echo(json.dumps(template[format](prefix), indent=2))
+
+
+@schema.command("firestore")
+def schema_firestore(
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="What precedes the names of collections.")] = "agno_",
 ) -> None:
     """Print the firestore.indexes.json that `firebase deploy --only firestore:indexes` takes."""

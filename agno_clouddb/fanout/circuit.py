@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import anyio
@@ -24,7 +24,19 @@ from agno_clouddb.errors import (
     StoreUnavailable,
     Throttled,
 )
-from agno_clouddb.stores.base import Batch, Consistency, Cursor, Failed, Key, Mutation, Outcome, Page, Query, Store
+from agno_clouddb.stores.base import (
+    Batch,
+    Consistency,
+    Cursor,
+    Failed,
+    Key,
+    Mutation,
+    Outcome,
+    Page,
+    Query,
+    Store,
+    Tally,
+)
 from agno_clouddb.stores.wrapper import WrapperStore
 
 __all__ = ["CALLERS_FAULT", "CircuitStore"]
@@ -68,6 +80,9 @@ class CircuitStore(WrapperStore):
 
     async def count(self, query: Query) -> int:
         return await self._read(lambda: self.inner.count(query))
+
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        return await self._read(lambda: self.inner.tally(query, by))
 
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         try:

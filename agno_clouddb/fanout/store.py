@@ -13,7 +13,7 @@ right in the meantime, as long as the store that has the write can be reached.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -43,12 +43,14 @@ from agno_clouddb.stores.base import (
     Mutation,
     Outcome,
     Page,
+    Progress,
     Put,
     Query,
     Refused,
     Store,
     Stored,
     check_write,
+    chosen,
     decide,
 )
 from agno_clouddb.stores.clock import HybridClock
@@ -120,9 +122,19 @@ class FanOutStore(Store):
             if isinstance(error, CloudDBError):
                 raise error
 
-    async def provision(self) -> None:
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         """Provision all stores at once; the error of one is raised when the others have come to their end."""
-        await self._ask(lambda store: store.provision(), needed=len(self.stores))
+        names = chosen(collections)
+        await self._ask(
+            lambda store: store.provision(names, wait_for_indexes=wait_for_indexes, progress=progress),
+            needed=len(self.stores),
+        )
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         batches = await self._ask(lambda store: store.get(keys, consistency=consistency, dead=True))
@@ -259,7 +271,8 @@ class FanOutStore(Store):
         for (n, delete), found in zip(deletes.items(), batch.items, strict=True):
             decided = decide(delete, found, now)
             missing = isinstance(decided, Refused) and decided.reason == "absent"
-            if decided is None or (missing and batch.degraded):
+            # Also where a store has this very tombstone: the delete is sent again since others may not have it.
+            if decided is None or isinstance(decided, Stored) or (missing and batch.degraded):
                 puts[n] = Put(self._tombstone(delete.key, delete.version), replace(delete.condition, absent=False))
             else:
                 outcomes[n] = decided

@@ -13,13 +13,14 @@ The port's values are here by name; they live in ``items.py``, ``writes.py`` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
 from agno_clouddb.stores.items import MAX_ID_BYTES, Item, Key, Payload
-from agno_clouddb.stores.query import Cursor, Page, Query, Range
+from agno_clouddb.stores.query import MAX_ANY_OF, Cursor, Page, Query, Range, Tally
+from agno_clouddb.stores.schema import COLLECTIONS
 from agno_clouddb.stores.writes import (
     NEWER,
     Condition,
@@ -35,6 +36,7 @@ from agno_clouddb.stores.writes import (
 )
 
 __all__ = [
+    "MAX_ANY_OF",
     "MAX_ID_BYTES",
     "NEWER",
     "Batch",
@@ -50,19 +52,28 @@ __all__ = [
     "Outcome",
     "Page",
     "Payload",
+    "Progress",
     "Put",
     "Query",
     "Range",
     "Refused",
     "Store",
     "Stored",
+    "Tally",
     "check_write",
+    "chosen",
     "decide",
     "settled",
 ]
 
 Consistency = Literal["strong", "eventual"]
 """``strong``: a read sees every write acknowledged before it began. ``eventual``: it may lag, and costs less."""
+
+
+Progress = Callable[[str], None]
+"""Is told, in a line of text, how far long work has come."""
+
+_TALLY_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +132,26 @@ class Store(ABC):
         """Give back connections and threads. Closing twice is harmless."""
 
     @abstractmethod
-    async def provision(self) -> None:
-        """Create the tables and indexes that are missing, and wait until they can be used. Safe to call always."""
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        """Create the tables and indexes that are missing, and wait until they can be used. Safe to call always.
+
+        Args:
+            collections: only these, by name; None: all.
+            wait_for_indexes: where indexes are deployed by other means, as on Firestore, wait for them too.
+            progress: is told what is being waited for.
+
+        Raises:
+            InvalidRecord: there is no such collection.
+            ConfigurationError: credentials do not allow it, or something of the same name is of another kind.
+            IndexNotReady: an index that is to be waited for is not deployed.
+            StoreUnavailable, Throttled: the service does not answer.
+        """
 
     @abstractmethod
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
@@ -187,12 +216,50 @@ class Store(ABC):
         be included. Raises what ``query`` raises.
         """
 
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        """How many items ``query`` lists for each value of a field, with the least and greatest sort value of each.
+
+        Items without the field are left out. Counted by the service, or from an index, where it can; then what has
+        expired and is not removed yet may be included. Raises what ``query`` raises.
+
+        Args:
+            query: what to count.
+            by: a field of the collection.
+        """
+        query.check_field(by)
+        tallies: dict[str, Tally] = {}
+        cursor: Cursor | None = None
+        while True:
+            page = await self.query(query, limit=_TALLY_PAGE, cursor=cursor)
+            for item in page.items:
+                if (value := item.fields.get(by)) is not None:
+                    place = item.fields[query.sort]
+                    one = Tally(1, place, place)
+                    tallies[value] = tallies[value] + one if value in tallies else one
+            cursor = page.cursor
+            if cursor is None:
+                return tallies
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def chosen(collections: Collection[str] | None) -> tuple[str, ...]:
+    """The names of the collections to provision, a parent before its children.
+
+    Raises:
+        InvalidRecord: there is no such collection.
+    """
+    if collections is None:
+        return tuple(COLLECTIONS)
+    names = [collections] if isinstance(collections, str) else list(collections)
+    if unknown := sorted(set(names) - set(COLLECTIONS)):
+        raise InvalidRecord("collections", f"{', '.join(unknown)} are not among {', '.join(COLLECTIONS)}")
+    return tuple(name for name in COLLECTIONS if name in names)
 
 
 def check_write(store: Store, mutations: Sequence[Mutation], atomic: bool) -> tuple[Outcome | None, ...]:

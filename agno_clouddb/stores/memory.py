@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import heapq
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from agno_clouddb.errors import LifecycleError, NotProvisioned
 from agno_clouddb.stores.base import (
@@ -16,12 +17,15 @@ from agno_clouddb.stores.base import (
     Mutation,
     Outcome,
     Page,
+    Progress,
     Put,
     Query,
     Refused,
     Store,
     Stored,
+    Tally,
     check_write,
+    chosen,
     decide,
 )
 from agno_clouddb.stores.clock import epoch_seconds
@@ -51,9 +55,11 @@ class MemoryStore(Store):
         self.name = name
         self.limits = limits
         self.items: dict[Key, Item] = {}
+        # The same items by collection and parent, so that a query looks at those that it could list alone.
+        self._families: dict[tuple[str, str | None], dict[Key, Item]] = {}
         self._now = now
         self._open = False
-        self._provisioned = False
+        self._provisioned: set[str] = set()
 
     async def open(self) -> None:
         self._open = True
@@ -61,14 +67,21 @@ class MemoryStore(Store):
     async def aclose(self) -> None:
         self._open = False
 
-    async def provision(self) -> None:
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         self._require_open()
-        self._provisioned = True
+        self._provisioned.update(chosen(collections))
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
             key.check()
-        self._require_provisioned()
+        for key in keys:
+            self._require_provisioned(key.collection)
         now = self._now()
         found = (self.items.get(key) for key in keys)
         return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in found))
@@ -76,11 +89,9 @@ class MemoryStore(Store):
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         checked = check_write(self, mutations, atomic)
         self._require_open()
-        if not self._provisioned:
-            return tuple(Failed(NotProvisioned("nothing is provisioned", store=self.name)) for _ in mutations)
         now = self._now()
         outcomes = [
-            early or decide(mutation, self.items.get(mutation.key), now)
+            early or self._missing(mutation.key.collection) or decide(mutation, self.items.get(mutation.key), now)
             for early, mutation in zip(checked, mutations, strict=True)
         ]
         if atomic and any(isinstance(each, Refused | Failed) for each in outcomes):
@@ -88,37 +99,53 @@ class MemoryStore(Store):
         for outcome, mutation in zip(outcomes, mutations, strict=True):
             if outcome is not None:
                 continue
-            if isinstance(mutation, Put):
-                self.items[mutation.key] = mutation.item
-            else:
-                del self.items[mutation.key]
+            key = mutation.key
+            family = self._families.setdefault((key.collection, key.parent), {})
+            for items in (self.items, family):
+                if isinstance(mutation, Put):
+                    items[key] = mutation.item
+                else:
+                    del items[key]
         return tuple(outcome or Stored(mutation.version) for outcome, mutation in zip(outcomes, mutations, strict=True))
 
     async def query(
         self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
     ) -> Page:
         query.check(limit)
-        matching = [item for item in self._matching(query) if query.after(item, cursor)]
-        matching.sort(key=lambda item: order_of(query.place(item)), reverse=query.descending)
-        items = tuple(matching[:limit])
-        return Page(items, query.place(items[-1]) if len(matching) > limit else None)
+        matching = (item for item in self._matching(query) if query.after(item, cursor))
+        first = heapq.nlargest if query.descending else heapq.nsmallest
+        items = first(limit + 1, matching, key=lambda item: order_of(query.place(item)))
+        return Page(tuple(items[:limit]), query.place(items[limit - 1]) if len(items) > limit else None)
 
     async def count(self, query: Query) -> int:
         return len(self._matching(query))
 
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        query.check_field(by)
+        tallies: dict[str, Tally] = {}
+        for item in self._matching(query):
+            if (value := item.fields.get(by)) is not None:
+                one = Tally(1, item.fields[query.sort], item.fields[query.sort])
+                tallies[value] = tallies[value] + one if value in tallies else one
+        return tallies
+
     def _matching(self, query: Query) -> list[Item]:
         query.check()
-        self._require_provisioned()
+        self._require_provisioned(query.collection)
         now = self._now()
-        return [
-            item for item in self.items.values() if item.key.collection == query.collection and query.matches(item, now)
-        ]
+        family = self._families.get((query.collection, query.parent), {})
+        return [item for item in family.values() if query.matches(item, now)]
 
     def _require_open(self) -> None:
         if not self._open:
             raise LifecycleError("the store is not open", store=self.name, remedy="Open it with `async with`")
 
-    def _require_provisioned(self) -> None:
+    def _require_provisioned(self, collection: str) -> None:
         self._require_open()
-        if not self._provisioned:
-            raise NotProvisioned("nothing is provisioned", store=self.name)
+        if (missing := self._missing(collection)) is not None:
+            raise missing.error
+
+    def _missing(self, collection: str) -> Failed | None:
+        if collection in self._provisioned:
+            return None
+        return Failed(NotProvisioned(f"{collection} are not provisioned", store=self.name, collection=collection))

@@ -12,7 +12,11 @@ from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.stores.items import Item, check_id, is_encodable
 from agno_clouddb.stores.schema import COLLECTIONS, Index, collection
 
-__all__ = ["Cursor", "Page", "Query", "Range", "order_of"]
+__all__ = ["MAX_ANY_OF", "Cursor", "Page", "Query", "Range", "Tally", "order_of"]
+
+MAX_ANY_OF = 30
+"""The most values that the filters ``any_of`` of one query may have. Source: a disjunction of Firestore has at most 30
+parts (https://firebase.google.com/docs/firestore/query-data/queries#limits_on_or_queries)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +26,18 @@ class Cursor:
     value: str
     id: str
 
-    def encode(self, query: Query) -> str:
-        """An opaque text for callers, which also remembers what was listed and in which order."""
-        text = json.dumps([query.scope, self.value, self.id], ensure_ascii=False, separators=(",", ":"))
+    def encode(self, query: Query, also: str = "") -> str:
+        """An opaque text for callers, which also remembers what was listed and in which order.
+
+        Args:
+            query: the list.
+            also: what narrows it beside the query, in words.
+        """
+        text = json.dumps([query.scope + also, self.value, self.id], ensure_ascii=False, separators=(",", ":"))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
-    def decode(cls, text: str, query: Query) -> Cursor:
+    def decode(cls, text: str, query: Query, also: str = "") -> Cursor:
         """The cursor in an opaque text.
 
         Raises:
@@ -40,10 +49,10 @@ class Cursor:
             scope = value = name = None
         if not (isinstance(value, str) and isinstance(name, str)):
             raise InvalidRecord("cursor", "is not one that a page of this library carried", collection=query.collection)
-        if scope != query.scope:
+        if scope != query.scope + also:
             raise InvalidRecord(
                 "cursor",
-                f"belongs to a list of {scope}, not of {query.scope}",
+                f"belongs to a list of {scope}, not of {query.scope}{also}",
                 collection=query.collection,
                 remedy="Go on with the same filters and sort as on the page that the cursor came from",
             )
@@ -78,6 +87,7 @@ class Query:
         descending: from the greatest to the least.
         parent: the parent's id; required where the collection has parents.
         equals: fields and the values that they must have.
+        any_of: fields and values of which they must have one, at most MAX_ANY_OF in all.
         ranges: what fields must lie between.
         contains: fields and a text that they must contain, whatever its case (compared by ``str.casefold``).
     """
@@ -87,6 +97,7 @@ class Query:
     descending: bool = False
     parent: str | None = None
     equals: Mapping[str, str] = field(default_factory=dict)
+    any_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ranges: tuple[Range, ...] = ()
     contains: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,7 +108,7 @@ class Query:
         Raises:
             QueryNotIndexed: there is none.
         """
-        return collection(self.collection).index_for(self.equals.keys(), self.sort)
+        return collection(self.collection).index_for(self.equals.keys() | self.any_of.keys(), self.sort)
 
     @property
     def sort_range(self) -> Range:
@@ -111,6 +122,7 @@ class Query:
         """What is listed, in words; a cursor is good only for the scope that it was made in."""
         parts = [self.collection] + ([self.parent] if self.parent is not None else [])
         parts += [f"{name}={value}" for name, value in sorted(self.equals.items())]
+        parts += [f"{name} in {sorted(set(values))}" for name, values in sorted(self.any_of.items())]
         parts += [f"{name}~{text}" for name, text in sorted(self.contains.items())]
         parts += [f"{each.low}<={each.field}<{each.high}" for each in sorted(self.ranges, key=lambda r: r.field)]
         return " ".join(parts) + f" by {'-' if self.descending else ''}{self.sort}"
@@ -124,11 +136,19 @@ class Query:
         declared = collection(self.collection)
         if declared.parent_field is not None:
             check_id(declared.parent_field, self.parent, self.collection)
-        for name in (*self.equals, *self.contains, *(each.field for each in self.ranges)):
+        for name in (*self.equals, *self.any_of, *self.contains, *(each.field for each in self.ranges)):
             if name not in declared.fields:
                 raise InvalidRecord(name, f"is not a field of {declared.name}", collection=declared.name)
         for name, value in self.equals.items():
             check_id(name, value, declared.name)
+        for name, values in self.any_of.items():
+            if not values:
+                raise InvalidRecord(name, "must be one of some values, and none is given", collection=declared.name)
+            for value in values:
+                check_id(name, value, declared.name)
+        if sum(map(len, self.any_of.values())) > MAX_ANY_OF:
+            problem = f"have {sum(map(len, self.any_of.values()))} values in all, over the limit of {MAX_ANY_OF}"
+            raise InvalidRecord(", ".join(self.any_of), problem, collection=declared.name)
         for name, text in self.contains.items():
             if not text or not is_encodable(text):
                 raise InvalidRecord(name, "must contain text that is not empty", collection=declared.name)
@@ -138,6 +158,13 @@ class Query:
                     check_id(bound.field, limits, declared.name)
         _ = self.index
 
+    def check_field(self, name: str) -> None:
+        """Raise what ``check`` raises, or InvalidRecord unless ``name`` is a field of the collection."""
+        self.check()
+        declared = collection(self.collection)
+        if name not in declared.fields:
+            raise InvalidRecord(name, f"is not a field of {declared.name}", collection=declared.name)
+
     def matches(self, item: Item, now: int) -> bool:
         """Whether the query lists this item, apart from its place in the order."""
         fields = item.fields
@@ -146,6 +173,7 @@ class Query:
             and self.sort in fields
             and (self.parent is None or item.key.parent == self.parent)
             and all(fields.get(name) == value for name, value in self.equals.items())
+            and all(fields.get(name) in values for name, values in self.any_of.items())
             and all(each.matches(fields.get(each.field)) for each in self.ranges)
             and all(text.casefold() in fields.get(name, "").casefold() for name, text in self.contains.items())
         )
@@ -181,3 +209,21 @@ class Page:
     items: tuple[Item, ...]
     cursor: Cursor | None = None
     degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a list has of one value of a field.
+
+    Args:
+        count: how many items.
+        first: the least sort value among them.
+        last: the greatest sort value among them.
+    """
+
+    count: int
+    first: str
+    last: str
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.count + other.count, min(self.first, other.first), max(self.last, other.last))

@@ -12,7 +12,23 @@ from dataclasses import dataclass
 
 from agno_clouddb.errors import QueryNotIndexed
 
-__all__ = ["COLLECTIONS", "OWNER", "RUNS", "SESSIONS", "SHARD", "Collection", "Index", "collection"]
+__all__ = [
+    "COLLECTIONS",
+    "EVALS",
+    "KNOWLEDGE",
+    "LEARNINGS",
+    "MEMORIES",
+    "METRICS",
+    "OWNER",
+    "RUNS",
+    "SESSIONS",
+    "SHARD",
+    "SPANS",
+    "TRACES",
+    "Collection",
+    "Index",
+    "collection",
+]
 
 OWNER = "user_id"
 """The field that names the owner of an item, in every collection that has owners."""
@@ -49,7 +65,8 @@ class Collection:
     Args:
         name: the collection's name, to which a store adds its prefix.
         id_field: what the id is called, such as ``session_id``.
-        fields: names of the fields that an item may have beside its payload; all are text.
+        fields: names of the fields that an item may have beside its payload; all are text. One that is in an index is
+            limited as an id is; the others may be any text, and only filter.
         indexes: in the order in which they are tried for a query, the most selective partition first.
         parent_field: what the parent's id is called, for children; None for others.
         parent: the collection that the parent is in, for children.
@@ -103,7 +120,119 @@ RUNS = Collection(
     indexes=(Index("session_id", "run_index"),),
 )
 
-COLLECTIONS: Mapping[str, Collection] = {each.name: each for each in (SESSIONS, RUNS)}
+MEMORIES = Collection(
+    name="memories",
+    id_field="memory_id",
+    fields=(OWNER, "agent_id", "team_id", "created_at", "updated_at"),
+    indexes=(
+        Index(OWNER, "updated_at"),
+        Index(SHARD, "updated_at", include=(OWNER, "agent_id", "team_id")),
+    ),
+)
+
+METRICS = Collection(
+    name="metrics",
+    id_field="id",
+    # `bucket` is whom a record is about: a user, or all of them, for which user_id is empty and no field can be.
+    fields=("bucket", OWNER, "date", "aggregation_period", "created_at"),
+    indexes=(
+        Index("date", "aggregation_period"),
+        Index("bucket", "date"),
+        Index(SHARD, "date"),
+    ),
+)
+
+EVALS = Collection(
+    name="evals",
+    id_field="run_id",
+    fields=(OWNER, "eval_type", "agent_id", "team_id", "workflow_id", "model_id", "created_at", "updated_at"),
+    indexes=(
+        Index(OWNER, "created_at"),
+        Index("agent_id", "created_at"),
+        Index("team_id", "created_at"),
+        Index("workflow_id", "created_at"),
+        Index("eval_type", "created_at"),
+        Index(SHARD, "created_at", include=("model_id",)),
+    ),
+)
+
+KNOWLEDGE = Collection(
+    name="knowledge",
+    id_field="id",
+    fields=(OWNER, "type", "status", "linked_to", "created_at", "updated_at"),
+    indexes=(
+        Index(OWNER, "created_at"),
+        Index("linked_to", "created_at"),
+        Index("type", "created_at"),
+        Index("status", "created_at"),
+        Index(SHARD, "created_at"),
+    ),
+)
+
+TRACES = Collection(
+    name="traces",
+    id_field="trace_id",
+    fields=(
+        OWNER,
+        "session_id",
+        "run_id",
+        "agent_id",
+        "team_id",
+        "workflow_id",
+        "status",
+        "start_time",
+        "end_time",
+        "created_at",
+    ),
+    indexes=(
+        Index("run_id", "start_time"),
+        Index("session_id", "start_time"),
+        Index(OWNER, "start_time"),
+        Index("agent_id", "start_time"),
+        Index("team_id", "start_time"),
+        Index("workflow_id", "start_time"),
+        Index("status", "start_time"),
+        Index(SHARD, "start_time"),
+    ),
+)
+
+SPANS = Collection(
+    name="spans",
+    id_field="span_id",
+    parent="traces",
+    parent_field="trace_id",
+    fields=("parent_span_id", "start_time"),
+    indexes=(Index("trace_id", "start_time"),),
+)
+
+LEARNINGS = Collection(
+    name="learnings",
+    id_field="learning_id",
+    fields=(
+        OWNER,
+        "learning_type",
+        "namespace",
+        "agent_id",
+        "team_id",
+        "workflow_id",
+        "session_id",
+        "entity_id",
+        "entity_type",
+        "created_at",
+        "updated_at",
+    ),
+    indexes=(
+        Index("entity_id", "updated_at"),
+        Index(OWNER, "updated_at"),
+        Index("learning_type", "updated_at"),
+        Index(SHARD, "updated_at"),
+    ),
+)
+
+COLLECTIONS: Mapping[str, Collection] = {
+    each.name: each for each in (SESSIONS, RUNS, MEMORIES, METRICS, EVALS, KNOWLEDGE, TRACES, SPANS, LEARNINGS)
+}
+"""Every collection, a parent before its children."""
 
 
 def collection(name: str) -> Collection:

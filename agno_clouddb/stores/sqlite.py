@@ -12,8 +12,9 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -31,11 +32,14 @@ from agno_clouddb.stores.base import (
     Mutation,
     Outcome,
     Page,
+    Progress,
     Query,
     Refused,
     Store,
     Stored,
+    Tally,
     check_write,
+    chosen,
     decide,
 )
 from agno_clouddb.stores.clock import epoch_seconds
@@ -54,7 +58,7 @@ _EXPIRED_KEPT = 86_400  # seconds; the clouds too remove what has expired within
 _BUSY_WAIT = 0.1  # seconds that SQLite waits for a lock by itself, and so that a cancelled call may take to end
 _STEPS = 20_000  # instructions of SQLite's virtual machine, about a millisecond, between two looks at ``stopped``
 _BACKSTOP = 2.0  # seconds after the deadline until a call no longer waits for a disk that does not answer
-_KEYS = 900  # keys in one statement; SQLite before 3.32 takes 999 parameters
+_KEYS = 450  # keys in one statement, two parameters each; SQLite before 3.32 takes 999 parameters
 _MISSING = re.compile(r"no such (table|column|index)|no query solution")
 
 
@@ -145,11 +149,18 @@ class SQLiteStore(Store):
 
         await uninterrupted(close)
 
-    async def provision(self) -> None:
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        names = chosen(collections)
         async with self._hold(self._open()[1]) as raw:
             await self._execute(raw, "BEGIN IMMEDIATE")
-            for table in self._tables.values():
-                await table.provision(raw, self._now() - _EXPIRED_KEPT)
+            for name in names:
+                await self._tables[name].provision(raw, self._now() - _EXPIRED_KEPT)
             await self._execute(raw, "COMMIT")
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
@@ -157,8 +168,8 @@ class SQLiteStore(Store):
             key.check()
         found: dict[Key, Item] = {}
         async with self._hold(self._open()[0]) as raw:
-            for collection, parent, ids in _grouped(keys):
-                found |= await self._find(raw, collection, parent, ids)
+            for collection, among in _by_collection(keys).items():
+                found |= await self._find(raw, collection, among)
         now = self._now()
         items = (found.get(key) for key in keys)
         return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in items))
@@ -172,7 +183,7 @@ class SQLiteStore(Store):
         try:
             async with self._hold(writer) as raw:
                 await self._execute(raw, "BEGIN IMMEDIATE")
-                outcomes = await self._carry_out(raw, mutations, checked, atomic)
+                outcomes = await self._carry_out(writer, mutations, checked, atomic)
                 committing = True
                 await self._execute(raw, "COMMIT")
                 return outcomes
@@ -197,9 +208,16 @@ class SQLiteStore(Store):
             ((number,),) = await self._execute(raw, statement, parameters, query.collection)
         return int(number)
 
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        query.check_field(by)
+        statement, parameters = self._tables[query.collection].tally(query, self._now(), by)
+        async with self._hold(self._open()[0]) as raw:
+            rows = await self._execute(raw, statement, parameters, query.collection)
+        return {value: Tally(number, first, last) for value, number, first, last in rows}
+
     async def _carry_out(
         self,
-        raw: aiosqlite.Connection,
+        writer: _Connection,
         mutations: Sequence[Mutation],
         checked: Sequence[Outcome | None],
         atomic: bool,
@@ -207,9 +225,9 @@ class SQLiteStore(Store):
         """Decide and apply mutations in a transaction that has begun."""
         found: dict[Key, Item] = {}
         missing: dict[str, Failed] = {}
-        for collection, parent, ids in _grouped(mutation.key for mutation in mutations):
+        for collection, keys in _by_collection(mutation.key for mutation in mutations).items():
             try:
-                found |= await self._find(raw, collection, parent, ids, head=True)
+                found |= await self._find(writer.raw, collection, keys, head=True)
             except NotProvisioned as error:
                 missing[collection] = Failed(error)
         now = self._now()
@@ -219,23 +237,32 @@ class SQLiteStore(Store):
         ]
         if atomic and any(isinstance(each, Refused | Failed) for each in outcomes):
             return tuple(each if isinstance(each, Refused | Failed) else Refused("atomic") for each in outcomes)
-        for outcome, mutation in zip(outcomes, mutations, strict=True):
-            if outcome is None:
-                statement, parameters = self._tables[mutation.key.collection].change(mutation)
-                await self._execute(raw, statement, parameters, mutation.key.collection)
+        await self._apply(writer, [each for each, outcome in zip(mutations, outcomes, strict=True) if outcome is None])
         return tuple(outcome or Stored(mutation.version) for outcome, mutation in zip(outcomes, mutations, strict=True))
 
     async def _find(
-        self, raw: aiosqlite.Connection, collection: str, parent: str | None, ids: Sequence[str], *, head: bool = False
+        self, raw: aiosqlite.Connection, collection: str, keys: Sequence[Key], *, head: bool = False
     ) -> dict[Key, Item]:
         table = self._tables[collection]
         found: dict[Key, Item] = {}
-        for start in range(0, len(ids), _KEYS):
-            statement, parameters = table.find(parent, ids[start : start + _KEYS], head=head)
+        for start in range(0, len(keys), _KEYS):
+            statement, parameters = table.find(keys[start : start + _KEYS], head=head)
             for row in await self._execute(raw, statement, parameters, collection):
                 item = table.item(row)
                 found[item.key] = item
         return found
+
+    async def _apply(self, writer: _Connection, mutations: Sequence[Mutation]) -> None:
+        """Apply mutations in as many hops to the driver's thread as there are statements, not mutations."""
+        changes: dict[str, list[Sequence[object]]] = {}
+        for mutation in mutations:
+            statement, parameters = self._tables[mutation.key.collection].change(mutation)
+            changes.setdefault(statement, []).append(parameters)
+        for statement, rows in changes.items():
+            # The rows are taken in the driver's thread. The statement of each is too short to be stopped itself.
+            going_on = takewhile(lambda _: not writer.stopped, rows)
+            async with writer.raw.executemany(statement, going_on):
+                pass
 
     async def _execute(
         self,
@@ -324,12 +351,11 @@ def _in_a_daemon(make: Callable[[], T]) -> T:
     return made[0]
 
 
-def _grouped(keys: Iterable[Key]) -> Iterable[tuple[str, str | None, list[str]]]:
-    """Collections, parents and the ids of keys under them, which one statement finds."""
-    groups: dict[tuple[str, str | None], list[str]] = {}
+def _by_collection(keys: Iterable[Key]) -> dict[str, list[Key]]:
+    groups: dict[str, list[Key]] = {}
     for key in keys:
-        groups.setdefault((key.collection, key.parent), []).append(key.id)
-    return [(*group, ids) for group, ids in groups.items()]
+        groups.setdefault(key.collection, []).append(key)
+    return groups
 
 
 def _code(error: sqlite3.Error) -> int:

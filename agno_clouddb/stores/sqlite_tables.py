@@ -84,11 +84,14 @@ class Table:
         )
         await execute(f"DELETE FROM {self._name} WHERE expires_at < ?", [expired_before])
 
-    def find(self, parent: str | None, ids: Sequence[str], *, head: bool) -> tuple[str, list[str]]:
+    def find(self, keys: Sequence[Key], *, head: bool) -> tuple[str, list[str]]:
         """The statement, with its parameters, for the items under some keys; with ``head`` without their payloads."""
         columns = f"{self._head}, ''" if head else self._columns
-        places = ", ".join("?" * len(ids))
-        return f"SELECT {columns} FROM {self._name} WHERE parent = ? AND id IN ({places})", [parent or "", *ids]
+        places = ", ".join(["(?, ?)"] * len(keys))
+        # A cross join looks each key up in the primary key, where (parent, id) IN (...) would read the whole table.
+        sought = f"WITH sought (its_parent, its_id) AS (VALUES {places}) SELECT {columns} FROM sought"
+        statement = f"{sought} CROSS JOIN {self._name} ON parent = its_parent AND id = its_id"
+        return statement, [part for key in keys for part in _place(key)]
 
     def change(self, mutation: Mutation) -> tuple[str, Sequence[object]]:
         """The statement, with its parameters, that applies a mutation."""
@@ -114,6 +117,14 @@ class Table:
         where, parameters = self._where(query, now)
         return f"SELECT count(*) {self._from(query)} WHERE {where}", parameters
 
+    def tally(self, query: Query, now: int, by: str) -> tuple[str, list[str | int]]:
+        """The statement, with its parameters, for the values of a field, with what a query lists of each."""
+        where, parameters = self._where(query, now)
+        value, sort = _quoted(by), _quoted(query.sort)
+        columns = f"{value}, count(*), min({sort}), max({sort})"
+        counted = f"{where} AND {value} IS NOT NULL GROUP BY {value}"
+        return f"SELECT {columns} {self._from(query)} WHERE {counted}", parameters
+
     def item(self, row: Sequence[Any]) -> Item:
         """The item in a row of ``find`` or ``page``."""
         parent, name, version, expires_at, deleted, *fields, data = row
@@ -135,6 +146,9 @@ class Table:
         for name, value in query.equals.items():
             terms.append(f"{_quoted(name)} = ?")
             parameters.append(value)
+        for name, values in query.any_of.items():
+            terms.append(f"{_quoted(name)} IN ({', '.join('?' * len(values))})")
+            parameters += values
         for each in query.ranges:
             terms.append(f"{_quoted(each.field)} IS NOT NULL")
             for comparison, bound in ((">=", each.low), ("<", each.high)):

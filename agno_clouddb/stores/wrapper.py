@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from agno_clouddb.stores.base import Batch, Consistency, Cursor, Key, Mutation, Outcome, Page, Query, Store
+from agno_clouddb.stores.base import (
+    Batch,
+    Consistency,
+    Cursor,
+    Key,
+    Mutation,
+    Outcome,
+    Page,
+    Progress,
+    Query,
+    Store,
+    Tally,
+)
 
 __all__ = ["WrapperStore"]
 
@@ -27,8 +39,14 @@ class WrapperStore(Store):
     async def aclose(self) -> None:
         await self.inner.aclose()
 
-    async def provision(self) -> None:
-        await self.inner.provision()
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        await self.inner.provision(collections, wait_for_indexes=wait_for_indexes, progress=progress)
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         return await self.inner.get(keys, consistency=consistency, dead=dead)
@@ -43,3 +61,6 @@ class WrapperStore(Store):
 
     async def count(self, query: Query) -> int:
         return await self.inner.count(query)
+
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        return await self.inner.tally(query, by)

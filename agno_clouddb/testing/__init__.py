@@ -2,7 +2,8 @@
 
 * ``StoreConformance``: subclass it in a test module, and pytest holds your store against the port.
 * ``StoreMachine`` and ``run_state_machine``: the same by random sequences of calls, beside the reference model.
-* ``FaultyStore`` and ``CountingStore``: wrap a store to let it fail on purpose, or to count its calls.
+* ``FaultyStore`` and ``CountingStore``: wrap a store to let it fail on purpose, or to count its calls. ``script``,
+  ``RandomFaults`` and ``Unprocessed`` say which calls fail.
 * ``MemoryStore``: the reference model, a quick store for unit tests.
 * ``moto``, ``dynamodb_local``, ``firestore_emulator``: start an engine on a free port of this machine and stop it;
   EngineUnavailable says why one cannot run.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from agno_clouddb.testing.conformance import StoreConformance
     from agno_clouddb.testing.counting import CountingStore
     from agno_clouddb.testing.engines import EngineUnavailable, dynamodb_local, firestore_emulator, moto
-    from agno_clouddb.testing.faults import Fault, FaultyStore, RandomFaults, script
+    from agno_clouddb.testing.faults import Fault, FaultyStore, RandomFaults, Unprocessed, script
     from agno_clouddb.testing.statemachine import StoreMachine, run_state_machine
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "RandomFaults",
     "StoreConformance",
     "StoreMachine",
+    "Unprocessed",
     "dynamodb_local",
     "firestore_emulator",
     "moto",
@@ -50,6 +52,7 @@ _MODULES = {
     "RandomFaults": "testing.faults",
     "StoreConformance": "testing.conformance",
     "StoreMachine": "testing.statemachine",
+    "Unprocessed": "testing.faults",
     "dynamodb_local": "testing.engines",
     "firestore_emulator": "testing.engines",
     "moto": "testing.engines",
@@ -60,7 +63,9 @@ _MODULES = {
 _ASSERTING = (
     "conformance",
     "conformance_base",
+    "conformance_collections",
     "conformance_conditions",
+    "conformance_filters",
     "conformance_ids",
     "conformance_items",
     "conformance_payloads",

@@ -6,11 +6,13 @@ import asyncio
 from typing import ClassVar
 
 from agno_clouddb.testing.conformance_base import ConformanceBase
+from agno_clouddb.testing.conformance_collections import CollectionCases, ProvisionCases
 from agno_clouddb.testing.conformance_conditions import ConditionCases
+from agno_clouddb.testing.conformance_filters import AnyOfCases, FilterCases, TallyCases
 from agno_clouddb.testing.conformance_ids import IdCases, InvalidCases
 from agno_clouddb.testing.conformance_items import AtomicCases, BulkCases, ItemCases
 from agno_clouddb.testing.conformance_payloads import PayloadCases
-from agno_clouddb.testing.conformance_queries import FilterCases, IndexCases, PageCases
+from agno_clouddb.testing.conformance_queries import IndexCases, PageCases
 from agno_clouddb.testing.conformance_tasks import CancellationCases, ConcurrencyCases, LifecycleCases
 from agno_clouddb.testing.statemachine import run_state_machine
 
@@ -41,7 +43,11 @@ class StoreConformance(
     PayloadCases,
     IndexCases,
     FilterCases,
+    AnyOfCases,
+    TallyCases,
     PageCases,
+    CollectionCases,
+    ProvisionCases,
     ConcurrencyCases,
     CancellationCases,
     LifecycleCases,
@@ -57,9 +63,9 @@ class StoreConformance(
                 return MyStore(namespace=secrets.token_hex(4))
 
     Most cases share one store and keep apart by the keys and values of their items; those that need an empty store,
-    or one that is not provisioned, make their own. Set ``needs_provision = False`` where a call before ``provision``
-    does not fail, implement ``reopen`` where items outlive the store object, and lower ``examples`` and ``steps``
-    where a call takes long.
+    or one that is not provisioned, make their own. Most need ``collections`` only, and a few go over all that there
+    are. Set ``needs_provision = False`` where a call before ``provision`` does not fail, implement ``reopen`` where
+    items outlive the store object, and lower ``examples`` and ``steps`` where a call takes long.
 
     A list must show a write as soon as that is acknowledged, as the engines for development do; an index of a cloud
     that lags behind fails some of the cases about lists.

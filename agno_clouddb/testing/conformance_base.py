@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import pytest
@@ -25,7 +25,9 @@ from agno_clouddb.stores.base import (
     Refused,
     Store,
     Stored,
+    Tally,
 )
+from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.stores.schema import OWNER
 
 __all__ = ["FAR_FUTURE", "LONG_PAST", "ConformanceBase", "Samples", "stamp"]
@@ -185,6 +187,29 @@ def check_page(page: Page, query: Query, limit: int, cursor: Cursor | None) -> N
         assert page.cursor == query.place(page.items[-1])
 
 
+def tally_of(items: Iterable[Item], query: Query, by: str) -> dict[str, Tally]:
+    """What a tally of these items is, all of which the query lists."""
+    places: dict[str, list[str]] = {}
+    for item in items:
+        if by in item.fields:
+            places.setdefault(item.fields[by], []).append(item.fields[query.sort])
+    return {value: Tally(len(each), min(each), max(each)) for value, each in places.items()}
+
+
+def check_tally(found: Mapping[str, Tally], live: Mapping[str, Tally], expired: Mapping[str, Tally]) -> None:
+    """A tally must have what is live, and may have what has expired and is not removed yet."""
+    assert live.keys() <= found.keys() <= live.keys() | expired.keys()
+    for value, each in found.items():
+        parts = [part[value] for part in (live, expired) if value in part]
+        most = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        least = live.get(value)
+        assert each.count <= most.count, value
+        assert most.first <= each.first <= each.last <= most.last, value
+        if least is not None:
+            assert least.count <= each.count, value
+            assert each.first <= least.first <= least.last <= each.last, value
+
+
 def ids(items: Sequence[Item]) -> list[str]:
     """The ids of items, in their order."""
     return [item.key.id for item in items]
@@ -194,6 +219,9 @@ class ConformanceBase:
     """The factory of stores and the fixtures of the suite."""
 
     pytestmark = pytest.mark.asyncio(loop_scope="class")
+
+    collections: ClassVar[Collection[str]] = ("sessions", "runs")
+    """What the stores of most cases have provisioned."""
 
     needs_provision: ClassVar[bool] = True
     """Whether a call before ``provision`` is to fail with NotProvisioned; False where the store has no such notion."""
@@ -212,15 +240,29 @@ class ConformanceBase:
     @pytest_asyncio.fixture(scope="class", loop_scope="class")
     @classmethod
     async def store(cls) -> AsyncIterator[Store]:
-        """A provisioned store which the cases share; ``samples`` keep them apart."""
+        """A store with ``collections`` provisioned, which the cases share; ``samples`` keep them apart."""
         async with await cls().make_store() as store:
-            await store.provision()
+            await store.provision(cls.collections)
             yield store
+
+    @pytest_asyncio.fixture(scope="class", loop_scope="class")
+    @classmethod
+    async def full(cls, store: Store) -> Store:
+        """The same store with every collection provisioned."""
+        await store.provision()
+        return store
 
     @pytest_asyncio.fixture(loop_scope="class")
     async def fresh(self) -> AsyncIterator[Store]:
-        """A provisioned store of one case alone, which holds nothing."""
+        """A store of one case alone with ``collections`` provisioned, which holds nothing."""
         async with await self.make_store() as store:
+            await store.provision(self.collections)
+            yield store
+
+    @pytest_asyncio.fixture(loop_scope="class")
+    async def model(self) -> AsyncIterator[Store]:
+        """The reference model, provisioned and empty."""
+        async with MemoryStore() as store:
             await store.provision()
             yield store
 

@@ -161,6 +161,7 @@ class InvalidCases(ConformanceBase):
             partial(store.write, [Delete(stray, stamp(1))]),
             partial(store.query, Query("nowhere", "created_at"), limit=1),
             partial(store.count, Query("nowhere", "created_at")),
+            partial(store.tally, Query("nowhere", "created_at"), "user_id"),
         ):
             with pytest.raises(InvalidRecord, match="nowhere"):
                 await call()
@@ -178,10 +179,11 @@ class InvalidCases(ConformanceBase):
             await store.query(Query("runs", "run_index"), limit=1)
         assert caught.value.path == "session_id"
 
-    @pytest.mark.parametrize("part", ["equals", "ranges", "contains"])
+    @pytest.mark.parametrize("part", ["equals", "any_of", "ranges", "contains"])
     async def test_a_query_by_an_unknown_field_is_invalid(self, store: Store, samples: Samples, part: str) -> None:
         query = {
             "equals": Query("sessions", "created_at", equals={"colour": "red"}),
+            "any_of": Query("sessions", "created_at", any_of={"colour": ("red", "blue")}),
             "ranges": Query("sessions", "created_at", ranges=(Range("colour", "a"),)),
             "contains": Query("sessions", "created_at", contains={"colour": "red"}),
         }[part]

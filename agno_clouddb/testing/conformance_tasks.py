@@ -38,6 +38,7 @@ CALLS: dict[str, Callable[[Store, Samples], Awaitable[object]]] = {
     ),
     "query": lambda store, samples: store.query(samples.query(), limit=10),
     "count": lambda store, samples: store.count(samples.query()),
+    "tally": lambda store, samples: store.tally(samples.query(), "session_type"),
 }
 
 
@@ -151,7 +152,7 @@ class LifecycleCases(ConformanceBase):
     async def test_provision_before_open_is_an_error(self) -> None:
         store = await self.make_store()
         with pytest.raises(LifecycleError):
-            await store.provision()
+            await store.provision(self.collections)
 
     async def test_closing_twice_or_unopened_is_harmless(self) -> None:
         store = await self.make_store()
@@ -165,7 +166,7 @@ class LifecycleCases(ConformanceBase):
         for _ in range(2):
             async with store as entered:
                 assert entered is store
-                await store.provision()
+                await store.provision(self.collections)
                 await fill(store, [samples.item()])
                 await expect(store, {samples.key(): samples.item()})
 
@@ -182,7 +183,7 @@ class LifecycleCases(ConformanceBase):
                 await fill(store, [samples.item()])
                 await expect(store, {samples.key(): samples.item()})
                 return
-            for call in ("get", "query", "count"):
+            for call in ("get", "query", "count", "tally"):
                 with pytest.raises(NotProvisioned):
                     await CALLS[call](store, samples)
             puts = [Put(samples.item("a")), Put(samples.run("r", 1))]
@@ -200,15 +201,15 @@ class LifecycleCases(ConformanceBase):
 
     async def test_provision_is_safe_to_call_again_and_at_once(self, samples: Samples) -> None:
         async with await self.make_store() as store:
-            await asyncio.gather(store.provision(), store.provision(), store.provision())
+            await asyncio.gather(*(store.provision(self.collections) for _ in range(3)))
             await fill(store, [samples.item(), samples.run("r", 1)])
-            await store.provision()
+            await store.provision(self.collections)
             await expect(store, {samples.key(): samples.item(), samples.child("r"): samples.run("r", 1)})
 
     async def test_stores_in_different_namespaces_share_nothing(self, store: Store, samples: Samples) -> None:
         await fill(store, [samples.item()])
         async with await self.make_store() as other:
-            await other.provision()
+            await other.provision(self.collections)
             await expect(other, {samples.key(): None})
             assert await other.count(samples.query()) == 0
 
@@ -216,7 +217,7 @@ class LifecycleCases(ConformanceBase):
         items = [samples.item("s", data=b"x" * 1_200_000), samples.run("r", 1), samples.item("gone")]
         first = await self.make_store()
         async with first:
-            await first.provision()
+            await first.provision(self.collections)
             await fill(first, items)
             await only(first, Delete(samples.key("gone"), stamp(2)))
         second = await self.reopen(first)
@@ -228,7 +229,7 @@ class LifecycleCases(ConformanceBase):
 
     async def test_two_store_objects_see_each_others_writes(self, samples: Samples) -> None:
         async with await self.make_store() as one_side:
-            await one_side.provision()
+            await one_side.provision(self.collections)
             other = await self.reopen(one_side)
             if other is None:
                 pytest.skip("what this store holds cannot be shared")

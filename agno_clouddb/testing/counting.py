@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from agno_clouddb.stores.base import Batch, Consistency, Cursor, Key, Mutation, Outcome, Page, Query, Store
+from agno_clouddb.stores.base import (
+    Batch,
+    Consistency,
+    Cursor,
+    Key,
+    Mutation,
+    Outcome,
+    Page,
+    Progress,
+    Query,
+    Store,
+    Tally,
+)
 from agno_clouddb.stores.wrapper import WrapperStore
 
 __all__ = ["CountingStore"]
@@ -18,8 +30,8 @@ class CountingStore(WrapperStore):
         inner: the store to wrap; it is opened and closed with the wrapper.
 
     Attributes:
-        calls: how often ``get``, ``write``, ``query``, ``count`` and ``provision`` were called, by these names; may
-            be cleared at any time.
+        calls: how often ``get``, ``write``, ``query``, ``count``, ``tally`` and ``provision`` were called, by these
+            names; may be cleared at any time.
         items: how many keys ``get`` was asked for, mutations ``write`` was given and items ``query`` returned.
     """
 
@@ -33,9 +45,15 @@ class CountingStore(WrapperStore):
         self.calls.clear()
         self.items.clear()
 
-    async def provision(self) -> None:
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         self.calls["provision"] += 1
-        await super().provision()
+        await super().provision(collections, wait_for_indexes=wait_for_indexes, progress=progress)
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         self.calls["get"] += 1
@@ -58,3 +76,7 @@ class CountingStore(WrapperStore):
     async def count(self, query: Query) -> int:
         self.calls["count"] += 1
         return await super().count(query)
+
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        self.calls["tally"] += 1
+        return await super().tally(query, by)

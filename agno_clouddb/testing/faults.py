@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -18,18 +18,21 @@ from agno_clouddb.stores.base import (
     Mutation,
     Outcome,
     Page,
+    Progress,
     Query,
     Store,
+    Tally,
     check_write,
+    chosen,
 )
 from agno_clouddb.stores.wrapper import WrapperStore
 
-__all__ = ["Call", "Fault", "FaultyStore", "Plan", "RandomFaults", "script"]
+__all__ = ["Call", "Fault", "FaultyStore", "Plan", "RandomFaults", "Unprocessed", "script"]
 
-Call = Literal["provision", "get", "write", "query", "count"]
+Call = Literal["provision", "get", "write", "query", "count", "tally"]
 """The calls that can fail."""
 
-CALLS: tuple[Call, ...] = ("provision", "get", "write", "query", "count")
+CALLS: tuple[Call, ...] = ("provision", "get", "write", "query", "count", "tally")
 
 _BEFORE = ("refused", "request lost")
 
@@ -58,7 +61,8 @@ class Fault:
 
 
 Plan = Callable[[Call, int], Fault | None]
-"""Asked once a call, in the order of the calls: the call's name, and how many mutations it carries (0 for others)."""
+"""Asked once a call, in the order of the calls: the call's name, and how many mutations can fail alone: all of a write,
+1 where it is atomic, and 0 of other calls."""
 
 
 def script(*faults: Fault | None, on: Sequence[Call] = CALLS) -> Plan:
@@ -117,6 +121,35 @@ class RandomFaults:
         return fault
 
 
+class Unprocessed:
+    """A plan for bulk writes: single mutations are refused for load, and whole writes meet a connection reset.
+
+    Each mutation is refused alone, as an item in ``UnprocessedItems`` is on DynamoDB: Throttled, surely not applied. A
+    connection reset is StoreUnavailable for every mutation of the write, before or after it took effect. Other calls
+    succeed. Drawn from a seed: the same writes in the same order meet the same faults.
+
+    Args:
+        seed: where the draws begin.
+        items: how probable it is that a mutation is refused, 0 to 1; an atomic write counts as one mutation.
+        resets: how probable it is that a write meets a connection reset, 0 to 1.
+    """
+
+    def __init__(self, seed: int, *, items: float = 0.05, resets: float = 0.0) -> None:
+        self.seed = seed
+        self._draw = random.Random(seed)
+        self._items = items
+        self._resets = resets
+
+    def __call__(self, call: Call, mutations: int) -> Fault | None:
+        if call != "write":
+            return None
+        draw = self._draw
+        if draw.random() < self._resets:
+            return Fault("request lost" if draw.random() < 0.5 else "response lost")
+        refused = frozenset(place for place in range(mutations) if draw.random() < self._items)
+        return Fault("refused", error=Throttled, positions=refused) if refused else None
+
+
 class FaultyStore(WrapperStore):
     """Lets calls of a store fail before or after they take effect, delays them, goes down and comes back.
 
@@ -125,7 +158,8 @@ class FaultyStore(WrapperStore):
 
     Args:
         inner: the store to wrap; it is opened and closed with the wrapper.
-        plan: what happens to each call: a ``script``, RandomFaults, or a function. May be replaced at any time.
+        plan: what happens to each call: a ``script``, RandomFaults, Unprocessed, or a function. May be replaced at
+            any time.
     """
 
     def __init__(self, inner: Store, plan: Plan | None = None) -> None:
@@ -146,8 +180,18 @@ class FaultyStore(WrapperStore):
         """Come back: calls reach the inner store again."""
         self._down = False
 
-    async def provision(self) -> None:
-        await self._read("provision", self.inner.provision)
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        names = chosen(collections)
+        await self._read(
+            "provision",
+            lambda: self.inner.provision(names, wait_for_indexes=wait_for_indexes, progress=progress),
+        )
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
@@ -168,9 +212,13 @@ class FaultyStore(WrapperStore):
         query.check()
         return await self._read("count", lambda: self.inner.count(query), query.collection)
 
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        query.check_field(by)
+        return await self._read("tally", lambda: self.inner.tally(query, by), query.collection)
+
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         check_write(self, mutations, atomic)
-        fault = await self._next("write", len(mutations))
+        fault = await self._next("write", min(len(mutations), 1) if atomic else len(mutations))
         everything = frozenset(range(len(mutations)))
         hit = everything if atomic or fault.positions is None else fault.positions & everything
         hit = hit if fault.kind != "none" else frozenset()

@@ -27,15 +27,17 @@ from agno_clouddb.stores.base import (
     Store,
 )
 from agno_clouddb.stores.memory import MemoryStore
-from agno_clouddb.stores.schema import COLLECTIONS, OWNER, RUNS, SESSIONS, SHARD, Collection
+from agno_clouddb.stores.schema import COLLECTIONS, METRICS, OWNER, RUNS, SESSIONS, SHARD, Collection
 from agno_clouddb.testing.conformance_base import (
     FAR_FUTURE,
     LONG_PAST,
     check_page,
+    check_tally,
     ids,
     plain,
     plain_outcome,
     stamp,
+    tally_of,
     walk,
 )
 
@@ -54,9 +56,14 @@ NOISE = random.Random(0).randbytes(450_000)
 LARGE: dict[Payload, Payload] = {"450 KB of bytes": NOISE, "1.1 MB of text": NOISE.hex() + "é" * 100_000}
 """What is written in place of these words, so that a sequence prints short."""
 
+MODELLED = (SESSIONS, RUNS, METRICS)
+"""The collections that the calls are about: one of its own, one of children, and one with a field that is the
+partition of one index and the sort of others."""
+
 KEYS = st.one_of(
     st.builds(Key, st.just(SESSIONS.name), st.sampled_from(NAMES)),
     st.builds(Key, st.just(RUNS.name), st.sampled_from(NAMES[:3]), st.sampled_from(PARENTS)),
+    st.builds(Key, st.just(METRICS.name), st.sampled_from(NAMES[:3])),
 )
 PAYLOADS: st.SearchStrategy[Payload] = st.sampled_from(["", "{}", '"é😀"', b"", b"\x00\xff", "x", b"x", *LARGE])
 OWNERS = st.dictionaries(st.just(OWNER), st.sampled_from(FEW))
@@ -77,6 +84,11 @@ CONDITIONS = st.one_of(
 def values_of(declared: Collection, name: str) -> st.SearchStrategy[str]:
     """Values of a field: many where it orders lists, few where it selects."""
     return st.sampled_from(VALUES if any(name == index.sort for index in declared.indexes) else FEW)
+
+
+def some_of(declared: Collection, name: str) -> st.SearchStrategy[tuple[str, ...]]:
+    """Values of which a field may have one; the same may be given twice."""
+    return st.lists(values_of(declared, name), min_size=1, max_size=3).map(tuple)
 
 
 @st.composite
@@ -105,24 +117,31 @@ FIRST = st.lists(st.builds(Put, items()), min_size=4, max_size=11, unique_by=lam
 @st.composite
 def queries(draw: st.DrawFn) -> Query:
     """Queries that an index serves, every other one with a filter beyond it."""
-    declared = draw(st.sampled_from([SESSIONS, SESSIONS, RUNS]))
+    declared = draw(st.sampled_from([SESSIONS, *MODELLED]))
     index = draw(st.sampled_from(declared.indexes))
     equals: dict[str, str] = {}
+    any_of: dict[str, tuple[str, ...]] = {}
     ranges: list[Range] = []
     contains: dict[str, str] = {}
     name = draw(st.sampled_from(declared.fields))
-    match draw(st.sampled_from(["none", "none", "none", "equals", "range", "contains"])):
+    match draw(st.sampled_from(["none", "none", "none", "equals", "any of", "range", "contains"])):
         case "equals":
             equals[name] = draw(values_of(declared, name))
+        case "any of":
+            any_of[name] = draw(some_of(declared, name))
         case "range":
             bounds = st.none() | st.sampled_from(VALUES)
             ranges.append(Range(draw(st.sampled_from([name, index.sort])), draw(bounds), draw(bounds)))
         case "contains":
             contains[name] = draw(st.sampled_from(["1", "b", "X", "é"]))
-    if index.partition not in (SHARD, declared.parent_field):
-        equals[index.partition] = draw(st.sampled_from(FEW))
+    partition = index.partition
+    if partition not in (SHARD, declared.parent_field) and partition not in any_of:
+        if draw(st.booleans()):
+            equals[partition] = draw(values_of(declared, partition))
+        else:
+            any_of[partition] = draw(some_of(declared, partition))
     parent = draw(st.sampled_from(PARENTS)) if declared.parent_field is not None else None
-    return Query(declared.name, index.sort, draw(st.booleans()), parent, equals, tuple(ranges), contains)
+    return Query(declared.name, index.sort, draw(st.booleans()), parent, equals, any_of, tuple(ranges), contains)
 
 
 def at_length(mutation: Mutation) -> Mutation:
@@ -136,7 +155,7 @@ class StoreMachine(RuleBasedStateMachine):
     """Makes the same calls to a store and to a MemoryStore, and compares every answer.
 
     Args:
-        store: open, provisioned and holding nothing; it is left so.
+        store: open, with the collections of MODELLED provisioned and holding nothing; it is left so.
         run: carries a call of the store out in the event loop that the store was opened in.
     """
 
@@ -230,12 +249,23 @@ class StoreMachine(RuleBasedStateMachine):
     def count(self, query: Query) -> None:
         found, wanted = self._both(lambda each: each.count(query))
         # A service may count what has expired and is not removed yet.
-        expired = sum(
-            not item.live(LONG_PAST) and not item.deleted and query.matches(replace(item, expires_at=None), LONG_PAST)
+        assert wanted <= found <= wanted + len(self._expired(query))
+
+    @rule(data=st.data(), query=queries())
+    def tally(self, data: st.DataObject, query: Query) -> None:
+        by = data.draw(st.sampled_from(COLLECTIONS[query.collection].fields))
+        found, wanted = self._both(lambda each: each.tally(query, by))
+        check_tally(found, wanted, tally_of(self._expired(query), query, by))
+
+    def _expired(self, query: Query) -> list[Item]:
+        """What a query would list had it not expired."""
+        return [
+            item
             for item in self.model.items.values()
             if item.key.collection == query.collection
-        )
-        assert wanted <= found <= wanted + expired
+            and not item.live(LONG_PAST)
+            and query.matches(replace(item, expires_at=None), LONG_PAST)
+        ]
 
     def teardown(self) -> None:
         keys = sorted(self._touched)
@@ -269,7 +299,7 @@ def run_state_machine(make_store: Callable[[], Awaitable[Store]], *, examples: i
         async def begin() -> Store:
             store = await make_store()
             await store.open()
-            await store.provision()
+            await store.provision([each.name for each in MODELLED])
             return store
 
         store = runner.run(begin())

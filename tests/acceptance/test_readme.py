@@ -75,6 +75,6 @@ def test_every_block_of_the_readme_is_run_by_a_test() -> None:
 
 
 def test_the_index_file_for_firestore_is_the_one_that_the_schema_gives() -> None:
-    printed = CliRunner().invoke(app, ["firestore-indexes"]).output
+    printed = CliRunner().invoke(app, ["schema", "firestore"]).output
     stored = (ROOT / "docs" / "firestore.indexes.json").read_text(encoding="utf-8")
-    assert stored == printed, "write it anew: agno-clouddb firestore-indexes > docs/firestore.indexes.json"
+    assert stored == printed, "write it anew: agno-clouddb schema firestore > docs/firestore.indexes.json"

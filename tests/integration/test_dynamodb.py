@@ -6,7 +6,9 @@ import asyncio
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import (
     CloudDBError,
     ConfigurationError,
+    IndexNotReady,
     InvalidRecord,
     LifecycleError,
     NotProvisioned,
@@ -39,14 +42,20 @@ from agno_clouddb.stores.base import (
     Range,
     Refused,
     Stored,
+    Tally,
 )
 from agno_clouddb.stores.clock import HybridClock
 from agno_clouddb.stores.dynamodb import DynamoDBStore
+from agno_clouddb.stores.dynamodb.calls import CONCURRENCY
+from agno_clouddb.stores.dynamodb.templates import cloudformation
+from agno_clouddb.stores.memory import MemoryStore
+from agno_clouddb.stores.schema import COLLECTIONS, SHARD
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
 from agno_clouddb.testing.engines import dynamodb_local
 
 KEY = Key("sessions", "a/b")
 LARGE = 1_000_000  # bytes: three chunks
+ON_ONE_DAY = {"metrics": {"date": "v"}}
 MakeStore = Callable[..., DynamoDBStore]
 
 clock = HybridClock()
@@ -59,6 +68,26 @@ def item(key: Key = KEY, data: Payload = "{}", *, expires_at: int | None = None,
 
 def run(number: int) -> Item:
     return item(Key("runs", f"r{number}", KEY.id), run_index=f"{number:08d}")
+
+
+def filled(collection: str, number: int, **fields: str) -> Item:
+    """An item that is in every index of its collection: ``v`` where it selects, its number where it orders."""
+    declared = COLLECTIONS[collection]
+    sorts = {index.sort for index in declared.indexes}
+    values = {name: f"{number:06d}" if name in sorts else "v" for name in declared.fields}
+    key = Key(collection, f"{number:06d}", "p" if declared.parent_field is not None else None)
+    return Item(key, clock.stamp(), {**values, **fields}, "{}")
+
+
+async def listed(store: DynamoDBStore, query: Query, limit: int = 7) -> list[str]:
+    """The ids of a whole list, page by page."""
+    ids: list[str] = []
+    cursor = None
+    while True:
+        page = await store.query(query, limit=limit, cursor=cursor)
+        ids += [each.key.id for each in page.items]
+        if (cursor := page.cursor) is None:
+            return ids
 
 
 async def write(store: DynamoDBStore, *mutations: Mutation, atomic: bool = False) -> tuple[Outcome, ...]:
@@ -77,6 +106,11 @@ async def requests(store: DynamoDBStore, call: Awaitable[object]) -> dict[str, i
     before = store.usage.copy()
     await call
     return dict(store.usage.since(before).requests)
+
+
+def values_of(request: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The values of a request's expressions, by placeholder."""
+    return dict(request["ExpressionAttributeValues"]).items()
 
 
 def driver(store: DynamoDBStore) -> Any:
@@ -140,6 +174,11 @@ ENGINES = [
     pytest.param("moto_url", id="moto", marks=pytest.mark.moto),
     pytest.param("dynamodb_local_url", id="dynamodb_local", marks=pytest.mark.dynamodb_local),
 ]
+
+
+def prefix(store: DynamoDBStore) -> str:
+    """What precedes the names of a store's tables."""
+    return store._chunks.name.removesuffix("chunks")
 
 
 def maker(url: str) -> MakeStore:
@@ -267,6 +306,221 @@ class TestRequests:
                     cursor = page.cursor
                 assert listed == sorted((each.key.id for each in items), reverse=descending)
             assert await sharded.count(Query("sessions", "updated_at")) == 30
+
+
+class TestSeveralValues:
+    """Lists of items with one of several values of a field."""
+
+    EITHER = Query("evals", "created_at", any_of={"eval_type": ("a", "b", "a")})
+
+    async def test_they_are_read_by_one_query_each_and_merged_in_order(self, store: DynamoDBStore) -> None:
+        await stored(store, *(filled("evals", n, eval_type="aabc"[n % 4]) for n in range(40)))
+        wanted = [f"{n:06d}" for n in range(40) if n % 4 != 3]
+        assert await listed(store, self.EITHER) == wanted
+        assert await listed(store, replace(self.EITHER, descending=True)) == wanted[::-1]
+        spent = await requests(store, store.query(self.EITHER, limit=10))
+        assert spent == {"Query": 2, "BatchGetItem": 1}
+        before = store.usage.copy()
+        assert await store.count(self.EITHER) == 30
+        assert dict(store.usage.since(before).requests) == {"Query": 2}
+
+    @pytest.mark.parametrize("limit", [1, 2, 5])
+    async def test_an_item_that_an_index_has_under_two_values_is_listed_once(
+        self, store: DynamoDBStore, inject: Callable[..., Script], limit: int
+    ) -> None:
+        await stored(store, *(filled("evals", n, eval_type="a") for n in range(3)))
+
+        async def answer_as_for_a(method: Any, request: dict[str, Any]) -> Any:
+            # What an index shows while it follows items whose type has just changed.
+            values = {name: {"S": "a"} if value == {"S": "b"} else value for name, value in values_of(request)}
+            return await method(**{**request, "ExpressionAttributeValues": values})
+
+        inject(store, "query", answer_as_for_a, forever=True)
+        assert await listed(store, self.EITHER, limit) == [f"{n:06d}" for n in range(3)]
+
+    async def test_the_service_filters_by_them_where_the_index_has_the_field(self, store: DynamoDBStore) -> None:
+        await stored(store, *(item(Key("sessions", f"{n:02d}"), user_id="abc"[n % 3]) for n in range(30)))
+        either = Query("sessions", "updated_at", any_of={"user_id": ("a", "c")})
+        assert await listed(store, either) == [f"{n:02d}" for n in range(30) if n % 3 != 1]
+        before = store.usage.copy()
+        assert await store.count(either) == 20
+        assert dict(store.usage.since(before).requests) == {"Query": 1}
+
+    async def test_other_fields_are_filtered_in_the_items(self, store: DynamoDBStore) -> None:
+        await stored(store, *(filled("evals", n, model_id="abc"[n % 3]) for n in range(30)))
+        either = Query("evals", "created_at", equals={"eval_type": "v"}, any_of={"model_id": ("a", "c")})
+        assert await listed(store, either) == [f"{n:06d}" for n in range(30) if n % 3 != 1]
+        assert await store.count(either) == 20
+
+    async def test_what_no_item_can_have_costs_no_request(self, store: DynamoDBStore) -> None:
+        never = Query("evals", "created_at", equals={"eval_type": "c"}, any_of={"eval_type": ("a", "b")})
+        for call in (store.query(never, limit=5), store.count(never), store.tally(never, "eval_type")):
+            assert await requests(store, call) == {}
+
+
+class TestFieldsThatSelectAndOrder:
+    """A field may be the partition of one index and the sort key of another."""
+
+    async def test_metrics_are_listed_by_date_and_in_order_of_it(self, store: DynamoDBStore) -> None:
+        days = [f"2025-01-{n % 10 + 1:02d}" for n in range(20)]
+        items = [filled("metrics", n, date=day, bucket="xy"[n % 2]) for n, day in enumerate(days)]
+        await stored(store, *items)
+        assert (await store.get([items[3].key])).items == (items[3],)
+        on_the_third = Query("metrics", "aggregation_period", equals={"date": days[2]})
+        assert await listed(store, on_the_third) == ["000002", "000012"]
+        in_order = Query("metrics", "date", ranges=(Range("date", days[2], days[5]),))
+        wanted = [each.key.id for each in sorted(items, key=lambda each: (each.fields["date"], each.key.id))][4:10]
+        assert await listed(store, in_order, 4) == wanted
+        of_one = replace(in_order, equals={"bucket": "x"}, descending=True)
+        assert await listed(store, of_one, 2) == [each for each in reversed(wanted) if int(each) % 2 == 0]
+
+    async def test_a_new_date_moves_an_item_in_both_orders(self, store: DynamoDBStore) -> None:
+        await stored(store, filled("metrics", 1, date="2025-01-01"), filled("metrics", 2, date="2025-01-02"))
+        await stored(store, filled("metrics", 1, date="2025-01-03"))
+        assert await listed(store, Query("metrics", "date")) == ["000002", "000001"]
+        for day, ids in (("2025-01-01", []), ("2025-01-03", ["000001"])):
+            assert await listed(store, Query("metrics", "aggregation_period", equals={"date": day})) == ids
+
+
+class TestTally:
+    """Counting by a field's values reads index entries alone, where they have the field."""
+
+    @pytest.mark.parametrize(
+        ("query", "by", "queries"),
+        [
+            (Query("sessions", "updated_at"), "user_id", 1),
+            (Query("sessions", "updated_at", equals={"session_type": "team"}), "user_id", 1),
+            (Query("sessions", "updated_at", any_of={"user_id": ("a", "c")}), "user_id", 1),
+            (Query("sessions", "updated_at"), "updated_at", 1),
+            (Query("sessions", "created_at", any_of={"user_id": ("a", "c")}), "user_id", 2),
+            (Query("sessions", "created_at", equals={"component_id": "x"}), "component_id", 1),
+            (Query("metrics", "date"), "date", 1),
+            (Query("metrics", "aggregation_period", any_of={"date": ("000003", "000004")}), "date", 2),
+            (Query("runs", "run_index", parent="p"), "run_index", 1),
+        ],
+    )
+    async def test_an_index_is_enough(self, store: DynamoDBStore, query: Query, by: str, queries: int) -> None:
+        items = [
+            *(
+                filled("sessions", n, user_id="abc"[n % 3], session_type=("team", "agent")[n % 2], component_id="x")
+                for n in range(24)
+            ),
+            *(filled("metrics", n) for n in range(9)),
+            *(filled("runs", n) for n in range(9)),
+        ]
+        await stored(store, *items)
+        async with MemoryStore() as model:
+            await model.provision()
+            await model.write([Put(each) for each in items])
+            wanted = await model.tally(query, by)
+        assert wanted
+        before = store.usage.copy()
+        assert await store.tally(query, by) == wanted
+        assert dict(store.usage.since(before).requests) == {"Query": queries}
+
+    async def test_entries_are_read_to_the_last(self, store: DynamoDBStore, inject: Callable[..., Script]) -> None:
+        await stored(store, *(item(Key("sessions", f"{n}"), user_id="ab"[n % 2], updated_at=f"{n}") for n in range(9)))
+
+        async def answer_two(method: Any, request: dict[str, Any]) -> Any:
+            assert "Limit" not in request
+            return await method(**request, Limit=2)
+
+        script = inject(store, "query", answer_two, forever=True)
+        found = await store.tally(Query("sessions", "updated_at"), "user_id")
+        assert found == {"a": Tally(5, "0", "8"), "b": Tally(4, "1", "7")}
+        assert script.calls >= 5
+
+    async def test_shards_are_added_up(self, make: MakeStore) -> None:
+        async with make(shards=3) as sharded:
+            await sharded.provision(["sessions"])
+            await stored(sharded, *(item(Key("sessions", f"{n}"), updated_at=f"{n:02d}") for n in range(30)))
+            assert await sharded.tally(Query("sessions", "updated_at"), "user_id") == {"ann": Tally(30, "00", "29")}
+
+    @pytest.mark.parametrize(
+        ("query", "by", "wanted"),
+        [
+            (
+                Query("evals", "created_at"),
+                "eval_type",
+                {"a": Tally(5, "000000", "000008"), "b": Tally(4, "000001", "000007")},
+            ),
+            (Query("evals", "created_at", equals={"eval_type": "a"}), "user_id", {"v": Tally(5, "000000", "000008")}),
+            (
+                Query("evals", "created_at", equals={"agent_id": "v", "eval_type": "b"}),
+                "agent_id",
+                {"v": Tally(4, "000001", "000007")},
+            ),
+            (Query("runs", "run_index", parent="p"), "generation", {"v": Tally(9, "000000", "000008")}),
+        ],
+    )
+    async def test_items_are_read_where_no_index_has_the_field(
+        self, store: DynamoDBStore, query: Query, by: str, wanted: dict[str, Tally]
+    ) -> None:
+        await stored(store, *(filled("evals", n, eval_type="ab"[n % 2]) for n in range(9)))
+        await stored(store, *(filled("runs", n) for n in range(9)))
+        assert await store.tally(query, by) == wanted
+
+    async def test_a_field_that_the_collection_lacks_is_invalid(self, store: DynamoDBStore) -> None:
+        with pytest.raises(InvalidRecord, match="colour"):
+            await store.tally(Query("sessions", "updated_at"), "colour")
+
+
+class TestBudget:
+    """What a list costs does not depend on how much is stored."""
+
+    @pytest.mark.parametrize("name", sorted(COLLECTIONS))
+    async def test_20_items_by_any_index_cost_two_requests_and_25_read_units(
+        self, dynamodb_local_url: str, name: str
+    ) -> None:
+        declared = COLLECTIONS[name]
+        parent = "p" if declared.parent_field is not None else None
+        async with maker(dynamodb_local_url)(report_capacity="true") as store:
+            await store.provision([name])
+            for start in range(0, 300, 100):
+                await stored(store, *(filled(name, n) for n in range(start, start + 100)))
+            # More than one item on one day, where the day selects.
+            await stored(store, *(filled(name, n, **ON_ONE_DAY.get(name, {})) for n in range(30)))
+            for index, descending in product(declared.indexes, (False, True)):
+                selected = {} if index.partition in (SHARD, declared.parent_field) else {index.partition: "v"}
+                query = Query(name, index.sort, descending, parent, equals=selected)
+                assert query.index == index
+                before = store.usage.copy()
+                page = await store.query(query, limit=20)
+                spent = store.usage.since(before)
+                assert len(page.items) == 20
+                assert spent.requests.total() <= 2, query
+                assert 0 < spent.read_units <= 25, query
+
+
+class TestTemplates:
+    """Tables deployed from a template are those that the store would have made."""
+
+    async def test_a_store_works_on_tables_from_cloudformation_and_has_nothing_to_provision(
+        self, dynamodb_local_url: str
+    ) -> None:
+        prefix = f"t{secrets.token_hex(6)}_"
+        opened = store_from_url(f"{dynamodb_local_url}&prefix={prefix}", StoreOptions(deadline=30.0))
+        assert isinstance(opened, DynamoDBStore)
+        async with opened as store:
+            for resource in cloudformation(prefix)["Resources"].values():
+                properties = dict(resource["Properties"])
+                expiry = properties.pop("TimeToLiveSpecification")
+                properties.pop("PointInTimeRecoverySpecification")
+                await driver(store).create_table(**properties)
+                await driver(store).update_time_to_live(
+                    TableName=properties["TableName"], TimeToLiveSpecification=expiry
+                )
+            spent = await requests(store, store.provision())
+            assert spent == {"DescribeTable": len(COLLECTIONS) + 1, "DescribeTimeToLive": len(COLLECTIONS) + 1}
+            for name, declared in COLLECTIONS.items():
+                items = [filled(name, n) for n in range(3)]
+                await stored(store, *items)
+                assert (await store.get([each.key for each in items])).items == tuple(items)
+                parent = "p" if declared.parent_field is not None else None
+                for index in declared.indexes:
+                    if index.partition in (SHARD, declared.parent_field):
+                        query = Query(name, index.sort, parent=parent)
+                        assert await listed(store, query) == [each.key.id for each in items]
 
 
 class TestChunks:
@@ -595,6 +849,29 @@ class TestUnreachable:
             assert isinstance(outcome.error, StoreUnavailable)
             assert outcome.applied
 
+    async def test_many_writes_end_at_the_deadline_and_each_says_what_became_of_it(
+        self, make: MakeStore, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        async def pass_on(method: Any, request: dict[str, Any]) -> Any:
+            return await method(**request)
+
+        async def hang(method: Any, request: dict[str, Any]) -> Any:
+            await asyncio.Event().wait()
+
+        items = [item(Key("sessions", f"{n:04d}")) for n in range(1_000)]
+        async with make(deadline=3.0) as hasty:
+            inject(hasty, "put_item", *[pass_on] * 40, *[hang] * 1_000)
+            with anyio.fail_after(6):
+                outcomes = await write(hasty, *map(Put, items))
+        done = [isinstance(each, Stored) for each in outcomes]
+        failed = [each for each in outcomes if isinstance(each, Failed)]
+        assert (done.count(True), len(failed)) == (40, 960)
+        assert all(isinstance(each.error, StoreUnavailable) for each in failed)
+        assert sum(each.applied for each in failed) == CONCURRENCY
+        assert sum("was not sent" in str(each.error) for each in failed) == 960 - CONCURRENCY
+        found = (await store.get([each.key for each in items])).items
+        assert [each is not None for each in found] == done
+
     async def test_a_call_cancelled_in_the_middle_leaves_no_task_and_a_store_that_works(
         self, store: DynamoDBStore, inject: Callable[..., Script]
     ) -> None:
@@ -731,6 +1008,16 @@ class TestConfiguration:
         with pytest.raises(NotProvisioned, match="specified index"):
             await store.query(Query("sessions", "updated_at"), limit=1)
 
+    async def test_an_index_that_is_still_being_filled_is_not_ready(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        message = "Cannot read from backfilling global secondary index"
+        error: Any = {"Error": {"Code": "ValidationException", "Message": message}}
+        inject(store, "query", boto.ClientError(error, "Query"))
+        with pytest.raises(IndexNotReady, match="backfilling") as raised:
+            await store.query(Query("sessions", "updated_at"), limit=1)
+        assert (raised.value.index, raised.value.collection) == ("shard-updated_at-index", "sessions")
+
     def test_importing_the_module_does_not_import_the_driver(self) -> None:
         code = "import sys, agno_clouddb.stores.dynamodb; sys.exit('botocore' in sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True)
@@ -761,6 +1048,50 @@ class TestProvision:
         assert spent.keys() == {"DescribeTable", "DescribeTimeToLive"}
         assert await read(store) is not None
 
+    async def test_only_the_chosen_collections_have_tables_beside_the_chunks(self, make: MakeStore) -> None:
+        async with make() as store:
+            await store.provision(["runs"])
+            pages = driver(store).get_paginator("list_tables").paginate()
+            mine = [name async for page in pages for name in page["TableNames"] if name.startswith(prefix(store))]
+            assert sorted(mine) == [f"{prefix(store)}chunks", f"{prefix(store)}runs"]
+            large = Item(Key("runs", "r", "s"), clock.stamp(), {"run_index": "1"}, b"x" * LARGE)
+            await stored(store, large)
+            assert await read(store, large.key) == large
+            with pytest.raises(NotProvisioned, match="sessions"):
+                await read(store)
+
+    async def test_an_unknown_collection_is_invalid_and_nothing_is_made(self, make: MakeStore) -> None:
+        async with make() as store:
+            with pytest.raises(InvalidRecord, match="cats"):
+                await store.provision(["runs", "cats"])
+            with pytest.raises(NotProvisioned):
+                await read(store, Key("runs", "r", "s"))
+
+    async def test_progress_is_told_table_by_table_and_each_line_once(
+        self, make: MakeStore, inject: Callable[..., Script]
+    ) -> None:
+        lines: list[str] = []
+
+        async def build_an_index(method: Any, request: dict[str, Any]) -> Any:
+            answer = await method(**request)
+            for index in answer["Table"].get("GlobalSecondaryIndexes", ()):
+                if index["IndexName"] == "user_id-updated_at-index":
+                    index["IndexStatus"] = "CREATING"
+            return answer
+
+        async with make() as store:
+            await store.provision(["memories"])
+            inject(store, "describe_table", *[build_an_index] * 5)
+            await store.provision(["memories"], progress=lines.append)
+            name = store._layouts["memories"].table.name
+            told = [line.removeprefix(f"{name}: ") for line in lines if line.startswith(f"{name}: ")]
+            assert told == ["waiting for user_id-updated_at-index", "ready"]
+            await store.provision(["memories", "spans"], progress=lines.append)
+            name = store._layouts["spans"].table.name
+            told = [line.removeprefix(f"{name}: ") for line in lines if line.startswith(f"{name}: ")]
+            assert (told[0], told[-2:]) == ("creating", ["turning on expiry", "ready"])
+            assert len(set(told)) == len(told)
+
     async def test_several_at_once(self, make: MakeStore) -> None:
         async with make() as one, make() as other:
             await gather([one.provision, other.provision, one.provision])
@@ -778,8 +1109,13 @@ class TestProvision:
             ]
             await driver(store).create_table(**wanted)
             await stored(store, item())
-            spent = await requests(store, store.provision())
+            lines: list[str] = []
+            spent = await requests(store, store.provision(["sessions"], progress=lines.append))
             assert spent["UpdateTable"] >= len(indexes) - 1
+            name = store._layouts["sessions"].table.name
+            assert [line for line in lines if line.startswith(f"{name}: adding ")] == [
+                f"{name}: adding {each['IndexName']}" for each in indexes[:-1]
+            ]
             for query in (
                 Query("sessions", "created_at", equals={"user_id": "ann"}),
                 Query("sessions", "created_at"),

@@ -15,8 +15,10 @@ import pytest
 from agno_clouddb.errors import (
     CloudDBError,
     ConfigurationError,
+    IndexNotReady,
     InvalidRecord,
     LifecycleError,
+    QueryNotIndexed,
     RecordTooLarge,
     StoreUnavailable,
     Throttled,
@@ -33,13 +35,18 @@ from agno_clouddb.stores.base import (
     Payload,
     Put,
     Query,
+    Range,
     Refused,
     Stored,
+    Tally,
 )
 from agno_clouddb.stores.clock import HybridClock
 from agno_clouddb.stores.firestore import FirestoreStore
 from agno_clouddb.stores.firestore.client import Connection
 from agno_clouddb.stores.firestore.faults import Fault
+from agno_clouddb.stores.firestore.indexes import pairs
+from agno_clouddb.stores.memory import MemoryStore
+from agno_clouddb.stores.schema import COLLECTIONS, Collection
 
 pytestmark = pytest.mark.firestore
 
@@ -256,6 +263,246 @@ class TestBudgets:
         assert await requests(store, store.write(puts)) == {"BatchWrite": 2}
         found = (await store.get([each.key for each in puts])).items
         assert all(found)
+
+
+def numbered(declared: Collection, count: int) -> list[Item]:
+    """Items of a collection with every field: numbers in a scattered order to sort by, ten values of each other one."""
+    sorts = {index.sort for index in declared.indexes}
+
+    def value(name: str, position: int, n: int) -> str:
+        return f"{n * 7919 % count:06}" if name in sorts else f"v{n * (position + 1) % 10}"
+
+    parent = "p" if declared.parent else None
+    return [
+        Item(
+            Key(declared.name, f"i{n:05}", parent),
+            clock.stamp(),
+            {name: value(name, position, n) for position, name in enumerate(declared.fields)},
+            "{}",
+        )
+        for n in range(count)
+    ]
+
+
+def lists(declared: Collection) -> list[Query]:
+    """Every list of a collection by one field with an index, and by several of its values, both ways."""
+    sorts = {index.sort for index in declared.indexes}
+    parent = "p" if declared.parent else None
+    shapes: list[tuple[str, dict[str, str], dict[str, tuple[str, ...]]]] = [(sort, {}, {}) for sort in sorts]
+    for name, sort in pairs(declared):
+        several = ("000003", "000050", "000199") if name in sorts else ("v4", "v2", "v6", "v2")
+        shapes += [(sort, {name: several[0]}, {}), (sort, {}, {name: several})]
+    queries = [
+        Query(declared.name, sort, descending, parent, equals=equals, any_of=any_of)
+        for sort, equals, any_of in shapes
+        for descending in (False, True)
+    ]
+    return [each for each in queries if indexed(each)]
+
+
+def indexed(query: Query) -> bool:
+    try:
+        query.check()
+    except QueryNotIndexed:
+        return False
+    return True
+
+
+class TestListsOfEveryCollection:
+    @pytest.mark.parametrize("declared", COLLECTIONS.values(), ids=COLLECTIONS)
+    async def test_a_list_that_an_index_serves_is_one_request_of_no_more_documents_than_asked_for(
+        self, store: FirestoreStore, declared: Collection
+    ) -> None:
+        model = MemoryStore()
+        await model.open()
+        await model.provision()
+        puts = [Put(each) for each in numbered(declared, 200)]
+        assert await store.write(puts) == await model.write(puts)
+        queries = lists(declared)
+        assert len(queries) >= 2
+        for query in queries:
+            before = store.usage.copy()
+            page = await store.query(query, limit=20)
+            used = store.usage.since(before)
+            expected = await model.query(query, limit=20)
+            assert page.items == expected.items, query.scope
+            assert used.requests == Counter(RunQuery=1), query.scope
+            assert used.documents_read == len(page.items), query.scope
+            if expected.cursor is not None:
+                page = await store.query(query, limit=20, cursor=page.cursor)
+                assert page.items == (await model.query(query, limit=20, cursor=expected.cursor)).items, query.scope
+            before = store.usage.copy()
+            assert await store.count(query) == await model.count(query), query.scope
+            assert store.usage.since(before).documents_read == 0
+
+
+class TestAnyOf:
+    @pytest.fixture(autouse=True)
+    async def memories(self, store: FirestoreStore) -> MemoryStore:
+        model = MemoryStore()
+        await model.open()
+        await model.provision()
+        puts = [Put(each) for each in numbered(COLLECTIONS["memories"], 120)]
+        assert await store.write(puts) == await model.write(puts)
+        return model
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            # 30 values, of which most do not occur.
+            Query("memories", "updated_at", any_of={"user_id": tuple(f"v{n}" for n in range(5, 35))}),
+            Query("memories", "updated_at", any_of={"user_id": ("v1", "v2", "v3"), "agent_id": ("v2", "v4", "v6")}),
+            # 36 disjunctions, more than Firestore takes.
+            Query(
+                "memories",
+                "updated_at",
+                descending=True,
+                any_of={"user_id": tuple(f"v{n}" for n in range(6)), "agent_id": tuple(f"v{n}" for n in range(1, 7))},
+            ),
+            Query("memories", "updated_at", equals={"user_id": "v2"}, any_of={"user_id": ("v2", "v3")}),
+            Query("memories", "updated_at", equals={"user_id": "v2"}, any_of={"user_id": ("v4", "v3")}),
+            Query("memories", "updated_at", equals={"agent_id": "v2"}, any_of={"user_id": ("v1", "v6")}),
+            Query("memories", "updated_at", any_of={"created_at": ("000007", "000005")}),
+            Query("memories", "updated_at", any_of={"updated_at": ("000050", "000020", "000119")}),
+            Query("memories", "updated_at", descending=True, any_of={"updated_at": ("000050", "000050")}),
+            Query(
+                "memories",
+                "updated_at",
+                any_of={"user_id": tuple(f"v{n}" for n in range(30))},
+                ranges=(Range("updated_at", "000010", "000060"),),
+                equals={"agent_id": "v2"},
+            ),
+        ],
+    )
+    async def test_any_filters_by_several_values_list_what_the_model_lists(
+        self, store: FirestoreStore, memories: MemoryStore, query: Query
+    ) -> None:
+        expected: list[Item] = []
+        found: list[Item] = []
+        for source, items in ((memories, expected), (store, found)):
+            page = await source.query(query, limit=7)
+            items += page.items
+            while page.cursor is not None:
+                page = await source.query(query, limit=7, cursor=page.cursor)
+                items += page.items
+        assert found == expected
+        assert await store.count(query) == len(expected)
+        assert await store.tally(query, "agent_id") == await memories.tally(query, "agent_id")
+
+
+class TestTally:
+    async def test_a_tally_reads_fields_only_and_leaves_out_what_is_expired_or_deleted(
+        self, store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agno_clouddb.stores.firestore.reader._SCAN_STEP", 3)
+        fields = {"updated_at": "1", "user_id": "ann", "agent_id": "x"}
+        items = [
+            Item(Key("memories", f"{n}"), clock.stamp(), {**fields, "updated_at": f"{n}"}, os.urandom(300_000))
+            for n in range(6)
+        ]
+        items += [
+            Item(Key("memories", "bob"), clock.stamp(), {**fields, "user_id": "bob", "updated_at": "7"}, "{}"),
+            Item(Key("memories", "expired"), clock.stamp(), fields, "{}", expires_at=1),
+            Item(Key("memories", "lives on"), clock.stamp(), fields, "{}", expires_at=4_102_444_800),
+            Item(Key("memories", "tombstone"), clock.stamp(), expires_at=4_102_444_800, deleted=True),
+            Item(Key("memories", "nobody's"), clock.stamp(), {"updated_at": "8"}, "{}"),
+            Item(Key("memories", "another agent's"), clock.stamp(), {**fields, "agent_id": "y"}, "{}"),
+        ]
+        assert all(isinstance(each, Stored) for each in await store.write([Put(each) for each in items]))
+        sizes: list[int] = []
+        run_query = Connection.run_query
+
+        async def sized(*arguments: Any) -> Any:
+            answers = await run_query(*arguments)
+            sizes.extend(each.ByteSize() for each in answers.documents)
+            return answers
+
+        monkeypatch.setattr(Connection, "run_query", sized)
+        tally = await store.tally(Query("memories", "updated_at", equals={"agent_id": "x"}), "user_id")
+        assert tally == {"ann": Tally(7, "0", "5"), "bob": Tally(1, "7", "7")}
+        assert max(sizes) < 1000
+        # What was read in part is not taken for the whole when the document is written the next time.
+        newer = Item(Key("memories", "0"), clock.stamp(), fields, "{}")
+        assert await write(store, Put(newer, Condition(owner="bob"))) == (
+            Refused("owner", items[0].version, items[0].fields),
+        )
+
+    async def test_a_field_that_the_collection_does_not_have_is_refused(self, store: FirestoreStore) -> None:
+        with pytest.raises(InvalidRecord, match="nonsense"):
+            await store.tally(Query("memories", "updated_at"), "nonsense")
+
+
+class TestBulk:
+    async def test_thousands_of_writes_in_one_call_are_few_requests(self, store: FirestoreStore) -> None:
+        items = numbered(COLLECTIONS["memories"], 3000)
+        before = store.usage.copy()
+        outcomes = await store.write([Put(each) for each in items])
+        assert outcomes == tuple(Stored(each.version) for each in items)
+        used = store.usage.since(before)
+        assert (used.requests, used.documents_written) == (Counter(BatchWrite=6), 3000)
+        assert await store.count(Query("memories", "updated_at")) == 3000
+
+    async def test_writing_over_documents_never_seen_reads_their_heads_once(
+        self, store: FirestoreStore, other: FirestoreStore
+    ) -> None:
+        await other.write([Put(each) for each in numbered(COLLECTIONS["memories"], 700)])
+        puts = [Put(each) for each in numbered(COLLECTIONS["memories"], 700)]
+        assert await requests(store, store.write(puts)) == {"BatchWrite": 4, "BatchGetDocuments": 3}
+        assert all((await store.get([each.key for each in puts])).items)
+
+    async def test_only_the_writes_that_failed_are_sent_again(
+        self, store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batch_write = Connection.batch_write
+        sent: list[list[str]] = []
+        codes = {"003": "ABORTED", "011": "UNAVAILABLE", "017": "RESOURCE_EXHAUSTED", "019": "INVALID_ARGUMENT"}
+
+        async def some_fail(connection: Connection, writes: Sequence[Any], until: float) -> Sequence[Any]:
+            names = [each.update.name.rpartition("/")[2] for each in writes]
+            sent.append(names)
+            if len(sent) > 1:
+                return await batch_write(connection, writes, until)
+            passing = [each for each, name in zip(writes, names, strict=True) if name not in codes]
+            results = iter(await batch_write(connection, passing, until))
+            return [Fault(codes[name], "said so") if name in codes else next(results) for name in names]
+
+        monkeypatch.setattr(Connection, "batch_write", some_fail)
+        puts = [Put(item(Key("sessions", f"{n:03}"))) for n in range(20)]
+        outcomes = await store.write(puts)
+        assert [len(names) for names in sent] == [20, 3]
+        assert sent[1] == ["003", "011", "017"]
+        for put, outcome in zip(puts, outcomes, strict=True):
+            if put.key.id == "019":
+                assert isinstance(outcome, Failed)
+                assert outcome.error.key == put.key
+            else:
+                assert outcome == Stored(put.version)
+
+
+class TestIndexes:
+    async def test_an_emulator_has_no_indexes_to_wait_for(self, store: FirestoreStore) -> None:
+        said: list[str] = []
+        await store.provision(["memories"], wait_for_indexes=True, progress=said.append)
+        assert said == ["firestore://test-project: an emulator needs no indexes"]
+        await store.provision(wait_for_indexes=True)
+
+    async def test_a_list_whose_index_is_not_built_names_it(
+        self, store: FirestoreStore, monkeypatch: pytest.MonkeyPatch, prefix: str
+    ) -> None:
+        link = "https://console.firebase.google.com/v1/r/project/p/firestore/indexes?create_composite=C"
+        fault = Fault("FAILED_PRECONDITION", f"The query requires an index. You can create it here: {link}")
+
+        async def refuse(*_: Any) -> None:
+            raise fault
+
+        monkeypatch.setattr(Connection, "run_query", refuse)
+        monkeypatch.setattr(Connection, "count", refuse)
+        query = Query("memories", "updated_at", descending=True, any_of={"user_id": ("a", "b")})
+        for call in (store.query(query, limit=1), store.count(query), store.tally(query, "agent_id")):
+            with pytest.raises(IndexNotReady) as caught:
+                await call
+            assert caught.value.index == f"{prefix}memories (user_id, updated_at DESCENDING)"
+            assert (caught.value.link, caught.value.collection) == (link, "memories")
 
 
 class TestChunks:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agno_clouddb.errors import InvalidRecord, QueryNotIndexed, RecordTooLarge
 from agno_clouddb.stores.base import (
+    MAX_ANY_OF,
     MAX_ID_BYTES,
     Condition,
     Cursor,
@@ -24,8 +25,11 @@ from agno_clouddb.stores.base import (
     Query,
     Range,
     Refused,
+    Store,
     Stored,
+    Tally,
     check_write,
+    chosen,
     decide,
     settled,
 )
@@ -186,6 +190,10 @@ class TestQuery:
         assert index("created_at", "session_name") == (SHARD, "created_at")
         assert index("updated_at", "user_id") == (SHARD, "updated_at")
 
+    def test_an_index_serves_several_values_of_its_partition(self) -> None:
+        query = Query("sessions", "created_at", any_of={"user_id": ("ann", "bob")}, equals={"session_type": "agent"})
+        assert query.index.partition == "user_id"
+
     def test_every_declared_index_serves_a_query(self) -> None:
         for declared in COLLECTIONS.values():
             for index in declared.indexes:
@@ -206,6 +214,10 @@ class TestQuery:
             (Query("sessions", "created_at", contains={"colour": "x"}), "colour"),
             (Query("sessions", "created_at", ranges=(Range("colour", "x"),)), "colour"),
             (Query("sessions", "created_at", equals={"user_id": ""}), "user_id"),
+            (Query("sessions", "created_at", any_of={"colour": ("x",)}), "colour"),
+            (Query("sessions", "created_at", any_of={"user_id": ()}), "user_id"),
+            (Query("sessions", "created_at", any_of={"user_id": ("a", "")}), "user_id"),
+            (Query("sessions", "created_at", any_of={"user_id": ("a",) * (MAX_ANY_OF + 1)}), "user_id"),
         ],
     )
     def test_what_no_store_can_answer_is_invalid(self, query: Query, path: str) -> None:
@@ -224,6 +236,9 @@ class TestQuery:
             ({"equals": {"user_id": "ann"}}, True),
             ({"equals": {"user_id": "Ann"}}, False),
             ({"equals": {"component_id": "x"}}, False),
+            ({"any_of": {"user_id": ("bob", "ann")}}, True),
+            ({"any_of": {"user_id": ("bob", "Ann")}}, False),
+            ({"any_of": {"user_id": ("ann",), "component_id": ("x",)}}, False),
             ({"contains": {"session_name": "STRASSE"}}, True),
             ({"contains": {"session_name": "gasse"}}, False),
             ({"ranges": (Range("created_at", "5", "6"),)}, True),
@@ -294,6 +309,7 @@ class TestCursor:
             Query("sessions", "updated_at", True, equals={"user_id": "ann"}),
             Query("sessions", "created_at", True, equals={"user_id": "bob"}),
             Query("sessions", "created_at", True),
+            Query("sessions", "created_at", True, any_of={"user_id": ("ann",)}),
             Query("sessions", "created_at", True, equals={"user_id": "ann"}, contains={"session_name": "x"}),
             Query("sessions", "created_at", True, equals={"user_id": "ann"}, ranges=(Range("created_at", "1"),)),
         ],
@@ -310,6 +326,44 @@ class TestCursor:
         with pytest.raises(InvalidRecord) as caught:
             Cursor.decode(text, self.QUERY)
         assert (caught.value.path, caught.value.collection) == ("cursor", "sessions")
+
+    def test_the_order_and_number_of_the_same_values_make_no_other_list(self) -> None:
+        first, second = (
+            Query("sessions", "created_at", any_of={"user_id": each}) for each in (("a", "b"), ("b", "a", "b"))
+        )
+        assert Cursor.decode(Cursor("1", "a").encode(first), second) == Cursor("1", "a")
+
+
+class TestChosen:
+    def test_collections_are_provisioned_a_parent_before_its_children(self) -> None:
+        assert chosen(None) == tuple(COLLECTIONS)
+        assert chosen({"spans", "runs", "traces", "sessions"}) == ("sessions", "runs", "traces", "spans")
+        assert chosen([]) == ()
+
+    def test_an_unknown_one_is_invalid(self) -> None:
+        with pytest.raises(InvalidRecord, match="colours are not among sessions") as caught:
+            chosen(["sessions", "colours"])
+        assert caught.value.path == "collections"
+
+
+class TestTally:
+    def test_tallies_of_two_lists_add_up(self) -> None:
+        assert Tally(2, "b", "d") + Tally(3, "a", "c") == Tally(5, "a", "d")
+
+    async def test_a_store_that_cannot_count_by_value_pages_through_the_list(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agno_clouddb.stores.base._TALLY_PAGE", 3)
+        async with MemoryStore() as store:
+            await store.provision()
+            for n in range(10):
+                fields = {"created_at": f"{n}"} | ({"user_id": "ab"[n % 2]} if n != 4 else {})
+                await store.write([Put(Item(Key("sessions", f"{n}"), "1", fields))])
+            query = Query("sessions", "created_at", descending=True)
+            wanted = {"a": Tally(4, "0", "8"), "b": Tally(5, "1", "9")}
+            assert await Store.tally(store, query, "user_id") == await store.tally(query, "user_id") == wanted
+            with pytest.raises(InvalidRecord):
+                await Store.tally(store, query, "colour")
 
 
 def test_values_of_the_port_are_frozen_and_can_be_pickled() -> None:

@@ -6,8 +6,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +17,8 @@ import agno_clouddb
 from agno_clouddb.cli import demo, main
 from agno_clouddb.cli.commands import app
 from agno_clouddb.stores.base import Mutation, Outcome, Put, Store, Stored
+from agno_clouddb.stores.dynamodb.templates import cloudformation, terraform
+from agno_clouddb.stores.firestore import firestore_indexes
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.stores.urls import StoreOptions
 from agno_clouddb.stores.usage import Usage
@@ -42,8 +45,8 @@ def test_the_version_is_that_of_the_library() -> None:
     assert run("--version") == (0, f"agno-clouddb {agno_clouddb.__version__}\n", "")
 
 
-def test_help_names_the_command_and_its_options() -> None:
-    assert "demo" in run("--help")[1]
+def test_help_names_the_commands_and_their_options() -> None:
+    assert all(name in run("--help")[1] for name in ("demo", "schema"))
     status, output, _ = run("demo", "--help")
     assert status == 0
     for option in ("--data", "--sessions", "--store"):
@@ -112,9 +115,9 @@ class CountedStore(MemoryStore):
         super().__init__(name)
         self.usage = Usage()
 
-    async def provision(self) -> None:
+    async def provision(self, *arguments: Any, **options: Any) -> None:
         self.usage.requests["PutItem"] += 470
-        await super().provision()
+        await super().provision(*arguments, **options)
 
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         self.usage.requests["PutItem"] += 1
@@ -159,23 +162,49 @@ def test_a_wrong_url_is_refused() -> None:
 
 def test_a_store_that_fails_ends_the_demo_with_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unprovisioned(MemoryStore):
-        async def provision(self) -> None:
+        async def provision(self, *arguments: Any, **options: Any) -> None:
             """Creates nothing."""
 
     monkeypatch.setattr(demo, "store_from_url", lambda url, options: Unprovisioned(url))
     status, _, errors = run("demo", "--store", "memory://a")
     assert status == 1
-    assert errors.startswith("agno-clouddb: nothing is provisioned (store memory://a)")
+    assert errors.startswith("agno-clouddb: sessions are not provisioned (store memory://a, ")
 
 
 def test_an_interrupted_demo_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(MemoryStore):
-        async def provision(self) -> None:
+        async def provision(self, *arguments: Any, **options: Any) -> None:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "store_from_url", lambda url, options: Interrupted(url))
     status, _, errors = run("demo", "--store", "memory://a")
     assert (status, errors) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("prefix", [None, "mine_"])
+@pytest.mark.parametrize(
+    ("arguments", "made"),
+    [
+        (("dynamodb",), cloudformation),
+        (("dynamodb", "--format", "cloudformation"), cloudformation),
+        (("dynamodb", "--format", "terraform"), terraform),
+        (("firestore",), firestore_indexes),
+    ],
+)
+def test_schema_prints_what_can_be_deployed(
+    arguments: tuple[str, ...], made: Callable[[str], dict[str, Any]], prefix: str | None
+) -> None:
+    chosen = () if prefix is None else ("--prefix", prefix)
+    status, output, errors = run("schema", *arguments, *chosen)
+    assert (status, errors) == (0, "")
+    assert json.loads(output) == made(prefix or "agno_")
+
+
+@pytest.mark.parametrize("arguments", [("mongodb",), ("dynamodb", "--format", "pulumi")])
+def test_schema_of_what_is_unknown_is_refused(arguments: tuple[str, ...]) -> None:
+    status, output, errors = run("schema", *arguments)
+    assert (status, output) == (2, "")
+    assert arguments[-1] in errors
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

@@ -10,7 +10,14 @@ from aiohttp.client_reqrep import ConnectionKey
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from agno_clouddb.errors import CloudDBError, ConfigurationError, NotProvisioned, StoreUnavailable, Throttled
+from agno_clouddb.errors import (
+    CloudDBError,
+    ConfigurationError,
+    IndexNotReady,
+    NotProvisioned,
+    StoreUnavailable,
+    Throttled,
+)
 from agno_clouddb.stores.base import Key
 from agno_clouddb.stores.dynamodb.errors import DRIVER_ERRORS, error_of, fault_of
 
@@ -41,6 +48,7 @@ UNREACHED = (StoreUnavailable, True, False)
 UNANSWERED = (StoreUnavailable, True, True)
 DENIED = (ConfigurationError, False, False)
 MISSING = (NotProvisioned, False, False)
+BUILDING = (IndexNotReady, False, False)
 OTHER = (CloudDBError, False, False)
 
 
@@ -65,6 +73,7 @@ OTHER = (CloudDBError, False, False)
         (answer("UnrecognizedClientException"), DENIED),
         (answer("ResourceNotFoundException"), MISSING),
         (answer("ValidationException", message="The table does not have the specified index: x"), MISSING),
+        (answer("ValidationException", message="Cannot read from backfilling global secondary index"), BUILDING),
         (answer("ValidationException"), OTHER),
         (boto.NoCredentialsError(), DENIED),
         (boto.ProfileNotFound(profile="x"), DENIED),

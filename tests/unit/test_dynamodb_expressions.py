@@ -41,6 +41,16 @@ def test_expressions_of_one_request_share_their_placeholders() -> None:
     assert request["ExpressionAttributeValues"] == {":0": {"S": "ann"}, ":1": {"N": "1"}, ":2": {"N": "2"}}
 
 
+def test_one_of_several_values_is_asked_for_at_once() -> None:
+    kind = Attribute("type")
+    assert render(FilterExpression=kind.is_in([text("a"), text("b")]) & kind.exists()) == {
+        "FilterExpression": "#0 IN (:0, :1) AND attribute_exists(#0)",
+        "ExpressionAttributeNames": {"#0": "type"},
+        "ExpressionAttributeValues": {":0": {"S": "a"}, ":1": {"S": "b"}},
+    }
+    assert render(FilterExpression=kind.is_in([text("a")])) == render(FilterExpression=kind.equals(text("a")))
+
+
 def test_what_a_request_does_not_use_is_left_out() -> None:
     assert render(ConditionExpression=None) == {}
     assert "ExpressionAttributeValues" not in render(ConditionExpression=Attribute("a").exists())

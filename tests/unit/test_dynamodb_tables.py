@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.stores.base import Cursor, Query, Range
-from agno_clouddb.stores.dynamodb.items import composite
+from agno_clouddb.stores.base import Cursor, Item, Key, Query, Range
+from agno_clouddb.stores.dynamodb.expressions import Attribute, text
+from agno_clouddb.stores.dynamodb.items import composite, row_of, to_attributes
 from agno_clouddb.stores.dynamodb.lists import Plan, plan
-from agno_clouddb.stores.dynamodb.tables import chunk_table, layouts
+from agno_clouddb.stores.dynamodb.tables import TableIndex, chunk_table, layouts
 from agno_clouddb.stores.schema import RUNS, SESSIONS, SHARD, Collection, Index
 
 LAYOUTS = layouts("agno_")
@@ -65,18 +66,56 @@ def test_exactly_the_key_attributes_are_defined() -> None:
 @pytest.mark.parametrize(
     "declared",
     [
-        Collection("things", "id", ("a", "b"), (Index("a", "b"), Index("b", "a"))),
-        Collection("things", "id", ("a", "b"), (Index("a", "b", include=("b",)),)),
+        Collection("things", "id", ("a", "b", "b_sort"), (Index("a", "b"), Index("b", "a"))),
+        Collection("things", "b_sort", ("a", "b"), (Index("a", "b"), Index("b", "a"))),
         Collection("things", "id", ("version",), ()),
         Collection("things", "id", ("id",), ()),
         Collection("things", "id", ("p",), (), parent_field="p"),
         Collection("things", "id", ("a",), (Index("a", "id"),)),
     ],
 )
-def test_a_field_cannot_serve_in_two_ways(declared: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attribute_cannot_serve_in_two_ways(declared: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agno_clouddb.stores.dynamodb.tables.COLLECTIONS", {"things": declared})
     with pytest.raises(ValueError, match="things"):
         layouts("")
+
+
+@pytest.mark.parametrize(
+    "indexes", [(Index("a", "b"), Index("b", "a")), (Index("b", "b"),), (Index("a", "b", include=("b",)),)]
+)
+def test_a_field_that_selects_and_orders_is_two_attributes(
+    indexes: tuple[Index, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = Collection("things", "id", ("a", "b"), indexes)
+    monkeypatch.setattr("agno_clouddb.stores.dynamodb.tables.COLLECTIONS", {"things": declared})
+    layout = layouts("")["things"]
+    assert layout.composites["b"] == "b_sort"
+    assert layout.table.global_[0] == TableIndex(
+        indexes[0].name, indexes[0].partition, layout.sort_attribute(indexes[0]), indexes[0].include
+    )
+    item = Item(Key("things", "i"), "v", {"a": "1", "b": "2"})
+    attributes = to_attributes(item, layout, 1)
+    assert (attributes["b"], attributes["b_sort"]) == ({"S": "2"}, {"S": "2\x1fi"})
+    assert row_of(attributes, layout).item.fields == item.fields
+
+
+def test_a_field_that_selects_or_orders_only_is_one_attribute() -> None:
+    for name in (SESSIONS.name, RUNS.name):
+        layout = LAYOUTS[name]
+        assert all(name == attribute for name, attribute in layout.composites.items())
+        for index, kept in zip(layout.collection.indexes, (*layout.table.local, *layout.table.global_), strict=True):
+            assert (kept.name, kept.partition, kept.sort) == (index.name, index.partition, index.sort)
+
+
+def test_metrics_are_listed_by_their_date_and_in_order_of_it() -> None:
+    by_date = Query("metrics", "aggregation_period", equals={"date": "2025-01-01"})
+    in_order = Query("metrics", "date", equals={"bucket": "ann"}, ranges=(Range("date", "2025-01-01"),))
+    assert key_condition(planned(by_date)) == "date = 2025-01-01"
+    assert key_condition(planned(in_order)) == "bucket = ann AND date_sort > 2025-01-01"
+    assert [planned(each).request("x")["IndexName"] for each in (by_date, in_order)] == [
+        "date-aggregation_period-index",
+        "bucket-date-index",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +186,9 @@ def test_a_range_that_no_value_can_have_is_invalid() -> None:
 
 def test_fields_that_the_index_projects_are_filtered_by_the_service() -> None:
     made = planned(replace(BY_UPDATE, equals={"user_id": "ann", "session_name": "x"}))
-    assert (made.index, made.filters, made.exact) == (
+    assert (made.index, made.filter, made.exact) == (
         Index(SHARD, "updated_at", made.index.include),
-        (("user_id", "ann"),),
+        Attribute("user_id").equals(text("ann")),
         False,
     )
     assert planned(replace(BY_UPDATE, equals={"user_id": "ann", "session_type": "agent"})).exact
@@ -157,6 +196,45 @@ def test_fields_that_the_index_projects_are_filtered_by_the_service() -> None:
     assert not planned(replace(BY_USER, contains={"session_name": "x"})).exact
     assert not planned(replace(BY_USER, ranges=(Range("updated_at", "a"),))).exact
     assert planned(replace(BY_USER, ranges=(Range("created_at", "a"),))).exact
+
+
+def test_each_of_several_values_of_the_partition_is_read_once() -> None:
+    made = planned(Query("evals", "created_at", any_of={"eval_type": ("b", "a", "b")}), shards=3)
+    assert (made.partitions, made.filter, made.exact) == (("b", "a"), None, True)
+
+
+def test_several_values_of_a_field_that_the_index_projects_are_filtered_by_the_service() -> None:
+    made = planned(replace(BY_UPDATE, any_of={"user_id": ("ann", "bob", "ann")}))
+    assert (made.filter, made.exact) == (Attribute("user_id").is_in([text("ann"), text("bob")]), True)
+
+
+def test_several_values_of_another_field_are_left_to_the_items() -> None:
+    made = planned(Query("evals", "created_at", equals={"user_id": "ann"}, any_of={"model_id": ("m", "n")}))
+    assert (made.partitions, made.filter, made.exact) == (("ann",), None, False)
+
+
+@pytest.mark.parametrize(
+    ("equals", "any_of", "partitions"),
+    [
+        ({"eval_type": "a"}, {"eval_type": ("a", "b")}, ("a",)),
+        ({"eval_type": "c"}, {"eval_type": ("a", "b")}, ()),
+        ({"eval_type": "a", "model_id": "m"}, {"model_id": ("n",)}, ()),
+    ],
+)
+def test_a_value_and_several_values_of_one_field_must_both_hold(
+    equals: dict[str, str], any_of: dict[str, tuple[str, ...]], partitions: tuple[str, ...]
+) -> None:
+    made = planned(Query("evals", "created_at", equals=equals, any_of=any_of))
+    assert (made.partitions, made.empty) == (partitions, not partitions)
+
+
+def test_an_index_tells_its_own_fields_of_what_it_alone_lists() -> None:
+    every, one = Query("sessions", "updated_at"), Query("evals", "created_at", equals={"eval_type": "a"})
+    assert all(planned(every).tells(name) for name in ("user_id", "component_id", "updated_at"))
+    assert planned(one).tells("eval_type")
+    assert not planned(every).tells("session_name")
+    assert not planned(one).tells("model_id")
+    assert not planned(replace(one, equals={"eval_type": "a", "model_id": "m"})).tells("eval_type")
 
 
 def test_a_list_of_all_items_reads_every_shard() -> None:

@@ -24,8 +24,23 @@ from agno_clouddb import (
     StoreUnavailable,
     connect,
 )
+from agno_clouddb.errors import IndexNotReady
 from agno_clouddb.fanout.store import FanOutStore
-from agno_clouddb.stores.base import Condition, Delete, Item, Key, Limits, Put, Query, Refused, Stored
+from agno_clouddb.stores.base import (
+    Condition,
+    Consistency,
+    Cursor,
+    Delete,
+    Item,
+    Key,
+    Limits,
+    Page,
+    Put,
+    Query,
+    Refused,
+    Stored,
+    Tally,
+)
 from agno_clouddb.stores.clock import HybridClock, wall_clock_millis
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.testing import FaultyStore
@@ -472,6 +487,55 @@ async def test_a_store_without_tables_is_not_gone_on_without() -> None:
         await db.provision()
         await db.sessions.upsert(Session(session_id="s1"))
         assert first.items == second.items
+
+
+class Unindexed(MemoryStore):
+    """A store whose indexes are still being built: it answers all but lists."""
+
+    def _refusal(self, query: Query) -> IndexNotReady:
+        return IndexNotReady("still being built", index="i", store=self.name, collection=query.collection)
+
+    async def query(
+        self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
+    ) -> Page:
+        raise self._refusal(query)
+
+    async def count(self, query: Query) -> int:
+        raise self._refusal(query)
+
+
+@pytest.mark.parametrize("unindexed", ["first", "second"])
+async def test_an_index_that_is_not_built_on_one_store_degrades_lists_and_nothing_else(
+    unindexed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {name: f"memory://{name}" for name in ("first", "second")}
+    stores = {name: (Unindexed if name == unindexed else MemoryStore)(url) for name, url in names.items()}
+    async with connect(*stores.values()) as db:
+        await db.provision()
+        assert isinstance(db.store, FanOutStore)
+        written = await db.sessions.upsert(Session(session_id="s1"))
+        page = await db.store.query(BY_CREATION, limit=5)
+        assert page.degraded
+        assert [each.key.id for each in page.items] == ["s1"]
+        assert await db.store.count(BY_CREATION) == 1
+        place = page.items[0].fields["created_at"]
+        assert await db.store.tally(BY_CREATION, "session_type") == {"agent": Tally(1, place, place)}
+        assert db.store.degraded_reads == 3
+        # The store is not taken for one that fails: what needs no index still reaches it.
+        again = await db.sessions.upsert(Session(session_id="s1", user_id="ann"))
+        assert written.version != again.version
+        for store in stores.values():
+            assert store.items[Key("sessions", "s1")].version == again.version
+        assert not (await db.store.get([Key("sessions", "s1")])).degraded
+    assert caplog.messages == []
+
+
+async def test_an_index_that_is_built_on_no_store_is_the_callers_to_know() -> None:
+    async with connect(Unindexed("memory://first"), Unindexed("memory://second")) as db:
+        await db.provision()
+        for call in (db.store.query(BY_CREATION, limit=1), db.store.count(BY_CREATION)):
+            with pytest.raises(IndexNotReady, match="memory://first"):
+                await call
 
 
 async def test_a_fanout_needs_two_stores_and_known_options() -> None:

@@ -7,8 +7,8 @@ import pytest
 from agno_clouddb.errors import (
     CloudDBError,
     ConfigurationError,
+    IndexNotReady,
     NotProvisioned,
-    QueryNotIndexed,
     StoreUnavailable,
     Throttled,
 )
@@ -30,7 +30,8 @@ NOT_CONNECTED = "failed to connect to all addresses; last error: connection refu
         ("UNAUTHENTICATED", "", ConfigurationError),
         ("UNAVAILABLE", "Getting metadata from plugin failed with error: invalid_grant", ConfigurationError),
         ("NOT_FOUND", "The database (default) does not exist", NotProvisioned),
-        ("FAILED_PRECONDITION", "The query requires an index.", QueryNotIndexed),
+        ("FAILED_PRECONDITION", "The query requires an index.", IndexNotReady),
+        ("FAILED_PRECONDITION", "the stored version does not match the required base version", CloudDBError),
         ("INVALID_ARGUMENT", "bad", CloudDBError),
     ],
 )
@@ -44,9 +45,42 @@ def test_a_status_becomes_the_error_that_says_what_to_do(code: str, details: str
     assert error.__cause__ is cause
 
 
-def test_a_missing_index_names_the_file_that_declares_it() -> None:
-    error = Fault("FAILED_PRECONDITION", "The query requires an index.").error("firestore://p", collection="runs")
-    assert "firestore.indexes.json" in str(error)
+CONSOLE = "https://console.firebase.google.com/v1/r/project/p/firestore/indexes?create_composite=Ckxwcm9q_-A="
+
+
+@pytest.mark.parametrize(
+    ("details", "state", "link"),
+    [
+        (f"The query requires an index. You can create it here: {CONSOLE}", "missing", CONSOLE),
+        (
+            "The query requires an index. That index is currently building and cannot be used yet. "
+            f"See its status here: {CONSOLE}",
+            "still being built",
+            CONSOLE,
+        ),
+        (
+            f"The query requires a COLLECTION_DESC index for collection runs and field f. Create it: {CONSOLE}.",
+            "missing",
+            CONSOLE,
+        ),
+        ("The query requires an index.", "missing", ""),
+    ],
+)
+def test_an_index_that_is_not_there_is_named_with_the_place_to_look_at(details: str, state: str, link: str) -> None:
+    fault = Fault("FAILED_PRECONDITION", details)
+    error = fault.error("firestore://p", collection="memories", index="agno_memories (user_id, updated_at DESCENDING)")
+    assert isinstance(error, IndexNotReady)
+    assert (error.index, error.link) == ("agno_memories (user_id, updated_at DESCENDING)", link)
+    assert state in str(error)
+    assert error.index in str(error)
+    assert str(error).count("https://") == bool(link)
+    assert "agno-clouddb schema" in error.remedy
+    assert (fault.conflict, fault.transient) == (False, False)
+
+
+def test_a_precondition_of_a_document_that_failed_is_a_conflict_and_not_an_index() -> None:
+    fault = Fault("FAILED_PRECONDITION", "the stored version (17) does not match the required base version (12)")
+    assert (fault.conflict, fault.needs_index) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,8 @@ class TestAgainstTheModel:
                 assert await store.get(keys, dead=dead) == await model.get(keys, dead=dead)
                 query = random_query(calls)
                 assert await store.count(query) == await model.count(query)
+                by = calls.choice(COLLECTIONS[query.collection].fields)
+                assert await store.tally(query, by) == await model.tally(query, by)
                 await compare_pages(store, model, query, limit=calls.randrange(1, 5))
 
 
@@ -130,10 +132,12 @@ async def compare_pages(store: SQLiteStore, model: MemoryStore, query: Query, li
 _TEXTS = ("a", "A", "z", "é", "～", "\U0001f600", "a'\"%_b", "Straße", "STRASSE")
 
 
+_MET = ("sessions", "runs", "metrics")
+
+
 def random_key(calls: random.Random) -> Key:
-    if calls.random() < 0.4:
-        return Key("runs", calls.choice(_TEXTS), calls.choice(_TEXTS[:3]))
-    return Key("sessions", calls.choice(_TEXTS))
+    declared = COLLECTIONS[calls.choice(_MET)]
+    return Key(declared.name, calls.choice(_TEXTS), calls.choice(_TEXTS[:3]) if declared.parent_field else None)
 
 
 def random_item(calls: random.Random, now: int) -> Item:
@@ -165,9 +169,15 @@ def random_mutations(calls: random.Random, now: int) -> list[Mutation]:
 
 
 def random_query(calls: random.Random) -> Query:
-    declared = calls.choice(list(COLLECTIONS.values()))
+    declared = COLLECTIONS[calls.choice(_MET)]
     index = calls.choice(declared.indexes)
-    equals = {index.partition: calls.choice(_TEXTS[:4])} if index.partition in declared.fields else {}
+    equals, any_of = {}, {}
+    if index.partition in declared.fields and calls.random() < 0.5:
+        equals[index.partition] = calls.choice(_TEXTS[:4])
+    elif index.partition in declared.fields:
+        any_of[index.partition] = random_values(calls)
+    if calls.random() < 0.4:
+        any_of[calls.choice(declared.fields)] = random_values(calls)
     low, high = (calls.choice((None, *_TEXTS)) for _ in range(2))
     return Query(
         declared.name,
@@ -175,9 +185,14 @@ def random_query(calls: random.Random) -> Query:
         descending=calls.random() < 0.5,
         parent=calls.choice(_TEXTS[:3]) if declared.parent_field else None,
         equals=equals,
+        any_of=any_of,
         ranges=(Range(calls.choice(declared.fields), low, high),) if calls.random() < 0.4 else (),
         contains={calls.choice(declared.fields): calls.choice(("a", "É", "ss", "%"))} if calls.random() < 0.4 else {},
     )
+
+
+def random_values(calls: random.Random) -> tuple[str, ...]:
+    return tuple(calls.choices(_TEXTS, k=calls.randrange(1, 6)))
 
 
 class TestManyKeys:
@@ -193,11 +208,17 @@ class TestManyKeys:
             keys[0],
         ]
 
+    async def test_of_many_parents_are_written_and_found_in_order(self, store: SQLiteStore) -> None:
+        keys = [Key("spans", f"{number % 7}", f"{number // 7}") for number in range(1_000)]
+        assert await store.write([Put(Item(key, "1")) for key in keys]) == (Stored("1"),) * len(keys)
+        assert [item and item.key for item in (await store.get(keys)).items] == keys
+
     @pytest.mark.parametrize("head", [False, True])
     async def test_are_looked_up_by_the_primary_key(self, store: SQLiteStore, head: bool) -> None:
-        statement, parameters = Table(COLLECTIONS["runs"], "t_").find("session", ["a", "b", "c"], head=head)
+        keys = [Key("runs", name, parent) for name in "abc" for parent in "st"]
+        statement, parameters = Table(COLLECTIONS["runs"], "t_").find(keys, head=head)
         async with the_writer(store) as raw:
-            (step,) = await raw.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            *_, step = await raw.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters)
         assert step[3].endswith("(parent=? AND id=?)")
 
 
@@ -253,6 +274,33 @@ class TestCancelled:
             first, second = (await store.get([each.key for each in pair])).items
             assert (first is None) == (second is None)
         assert await store.count(Query("sessions", "created_at")) % 2 == 0
+
+    async def test_in_the_middle_of_many_changes(self, store: SQLiteStore) -> None:
+        many = [put(f"{number}", "1", created_at="1") for number in range(5_000)]
+        writer, changing, go_on = store._open()[1], asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold_up_changes(action: int, *_: str | None) -> int:
+            if action == sqlite3.SQLITE_INSERT:
+                loop.call_soon_threadsafe(changing.set)
+                go_on.wait(60)
+            return sqlite3.SQLITE_OK
+
+        await writer.raw.set_authorizer(hold_up_changes)
+        before = writer.raw.total_changes
+        task = asyncio.create_task(store.write(many))
+        await changing.wait()
+        task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert writer.stopped
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert writer.raw.total_changes == before
+        await writer.raw.set_authorizer(None)
+        assert await store.count(Query("sessions", "created_at")) == 0
+        assert await store.write(many) == (Stored("1"),) * len(many)
 
     async def test_while_it_waits_for_a_lock(self, store: SQLiteStore, locked: sqlite3.Connection) -> None:
         task = asyncio.create_task(store.write([put("cancelled", "1")]))
@@ -414,6 +462,14 @@ class TestProvisioning:
         assert isinstance(failed, Failed)
         assert stored == Stored("1")
 
+    async def test_only_the_collections_asked_for_are_provisioned(self, path: Path) -> None:
+        async with SQLiteStore(path) as store:
+            for names in (["runs"], ["sessions", "memories"]):
+                await store.provision(names)
+            with closing(sqlite3.connect(path)) as other:
+                tables = {name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert tables == {"agno_runs", "agno_sessions", "agno_memories"}
+
     async def test_a_missing_index_is_not_made_up_for_by_a_scan(self, path: Path, store: SQLiteStore) -> None:
         with closing(sqlite3.connect(path)) as other:
             other.execute('DROP INDEX "t_sessions-user_id-created_at-index"')
@@ -469,7 +525,8 @@ async def test_every_index_answers_its_query_without_sorting(
 ) -> None:
     equals = {index.partition: "x"} if index.partition in declared.fields else {}
     parent = "p" if declared.parent_field else None
-    query = Query(declared.name, index.sort, descending, parent, equals, (Range(index.sort, "a", "b"),))
+    ranges = (Range(index.sort, "a", "b"),)
+    query = Query(declared.name, index.sort, descending, parent, equals, ranges=ranges)
     table = Table(declared, "")
     async with aiosqlite.connect(":memory:") as connection:
         await add_functions(connection)
@@ -480,6 +537,32 @@ async def test_every_index_answers_its_query_without_sorting(
             plan = list(await connection.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters))
             assert len(plan) == 1, plan
             assert plan[0][3].startswith(f"SEARCH {declared.name} USING INDEX {declared.name}-{index.name} "), plan
+
+
+@pytest.mark.parametrize(
+    ("query", "by"),
+    [
+        (Query("memories", "updated_at", True, any_of={"user_id": ("a", "b")}), "user_id"),
+        (Query("metrics", "aggregation_period", any_of={"date": ("1", "2")}), "date"),
+        (Query("memories", "updated_at"), "user_id"),
+    ],
+)
+async def test_pages_counts_and_tallies_of_several_values_search_the_index(query: Query, by: str) -> None:
+    declared = COLLECTIONS[query.collection]
+    table = Table(declared, "")
+    async with aiosqlite.connect(":memory:") as connection:
+        await add_functions(connection)
+        await table.provision(connection, 0)
+        for statement, parameters in (
+            table.page(query, 0, None, 10),
+            table.count(query, 0),
+            table.tally(query, 0, by),
+        ):
+            plan = list(await connection.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters))
+            reads = [step[3] for step in plan if step[3].startswith(("SEARCH", "SCAN"))]
+            searched = f"SEARCH {declared.name} USING INDEX {declared.name}-{query.index.name} "
+            assert len(reads) == 1
+            assert reads[0].startswith(searched), reads
 
 
 class TestLifecycle:

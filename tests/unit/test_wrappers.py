@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 import agno_clouddb.testing
-from agno_clouddb.errors import InvalidRecord, StoreUnavailable, Throttled
-from agno_clouddb.stores.base import Condition, Delete, Failed, Item, Key, Outcome, Put, Query, Refused, Stored
+from agno_clouddb.errors import InvalidRecord, NotProvisioned, StoreUnavailable, Throttled
+from agno_clouddb.stores.base import Condition, Delete, Failed, Item, Key, Outcome, Put, Query, Refused, Stored, Tally
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.stores.wrapper import WrapperStore
-from agno_clouddb.testing import CountingStore, Fault, FaultyStore, RandomFaults, script
+from agno_clouddb.testing import CountingStore, Fault, FaultyStore, RandomFaults, Unprocessed, script
 
 KEY = Key("sessions", "s")
 QUERY = Query("sessions", "created_at")
@@ -50,6 +50,19 @@ class TestWrapperStore:
         assert page.items == (item("a"),)
         assert (await store.query(QUERY, limit=1, cursor=page.cursor)).items == (item("b"),)
         assert await store.count(QUERY) == 2
+        assert await store.tally(QUERY, "created_at") == {name: Tally(1, name, name) for name in "ab"}
+
+    async def test_only_the_collections_asked_for_are_provisioned(self) -> None:
+        for wrapper in (WrapperStore, CountingStore, FaultyStore):
+            async with wrapper(MemoryStore()) as store:
+                for name in ("memories", "evals"):
+                    with pytest.raises(InvalidRecord, match="nowhere"):
+                        await store.provision([name, "nowhere"])
+                await store.provision(["memories"])
+                await store.provision(["evals"])
+                assert (await store.get([Key("memories", "a"), Key("evals", "a")])).items == (None, None)
+                with pytest.raises(NotProvisioned):
+                    await store.get([KEY])
 
     async def test_it_opens_and_closes_the_inner_store(self) -> None:
         inner = MemoryStore()
@@ -69,7 +82,8 @@ class TestCountingStore:
         await store.get([KEY, KEY, KEY])
         await store.query(QUERY, limit=10)
         await store.count(QUERY)
-        assert store.calls == {"provision": 1, "write": 2, "get": 1, "query": 1, "count": 1}
+        await store.tally(QUERY, "created_at")
+        assert store.calls == {"provision": 1, "write": 2, "get": 1, "query": 1, "count": 1, "tally": 1}
         assert store.items == {"write": 3, "get": 3, "query": 1}
         store.clear()
         assert (store.calls.total(), store.items.total()) == (0, 0)
@@ -87,6 +101,7 @@ class TestFaultyStore:
         assert await store.write([Put(item())]) == (Stored("1"),)
         assert (await store.get([KEY])).items == (item(),)
         assert await store.count(QUERY) == len((await store.query(QUERY, limit=5)).items) == 1
+        assert await store.tally(QUERY, "created_at") == {"s": Tally(1, "s", "s")}
 
     @pytest.mark.parametrize(
         ("fault", "applied", "stored"),
@@ -119,10 +134,16 @@ class TestFaultyStore:
     async def test_each_read_can_fail_and_lose_its_response(self, memory: MemoryStore) -> None:
         counting = CountingStore(memory)
         store = FaultyStore(counting, lambda call, mutations: Fault("response lost"))
-        for attempt in (store.get([KEY]), store.query(QUERY, limit=1), store.count(QUERY), store.provision()):
+        for attempt in (
+            store.get([KEY]),
+            store.query(QUERY, limit=1),
+            store.count(QUERY),
+            store.tally(QUERY, "created_at"),
+            store.provision(),
+        ):
             with pytest.raises(StoreUnavailable, match="response lost"):
                 await attempt
-        assert counting.calls == {"get": 1, "query": 1, "count": 1, "provision": 1}
+        assert counting.calls == {"get": 1, "query": 1, "count": 1, "tally": 1, "provision": 1}
 
     async def test_some_mutations_of_a_bulk_write_fail(self, memory: MemoryStore) -> None:
         puts = [Put(item(name)) for name in "abcd"]
@@ -143,7 +164,13 @@ class TestFaultyStore:
         store.down()
         assert store.is_down
         assert brief(await store.write([Put(item("a")), Put(item("b"))])) == [False, False]
-        for attempt in (store.get([KEY]), store.query(QUERY, limit=1), store.count(QUERY), store.provision()):
+        for attempt in (
+            store.get([KEY]),
+            store.query(QUERY, limit=1),
+            store.count(QUERY),
+            store.tally(QUERY, "created_at"),
+            store.provision(),
+        ):
             with pytest.raises(StoreUnavailable, match="down"):
                 await attempt
         assert not memory.items
@@ -188,7 +215,7 @@ class TestFaultyStore:
         store = FaultyStore(memory)
         store.down()
         bad = Key("sessions", "")
-        for attempt in (store.get([bad]), store.write([Put(Item(bad, "1"))]), store.count(Query("nowhere", "x"))):
+        for attempt in (store.get([bad]), store.write([Put(Item(bad, "1"))]), store.tally(QUERY, "x")):
             with pytest.raises(InvalidRecord):
                 await attempt
 
@@ -215,6 +242,60 @@ class TestRandomFaults:
         assert 70 < half < 130
 
 
+class TestUnprocessed:
+    PUTS = tuple(Put(item(f"{number}")) for number in range(20))
+
+    async def outcomes(self, seed: int, items: float, resets: float) -> list[Outcome]:
+        async with MemoryStore() as memory:
+            await memory.provision()
+            store = FaultyStore(memory, Unprocessed(seed, items=items, resets=resets))
+            return [outcome for _ in range(50) for outcome in await store.write(self.PUTS)]
+
+    async def test_a_share_of_the_mutations_is_throttled_and_surely_not_applied(self, memory: MemoryStore) -> None:
+        store = FaultyStore(memory, Unprocessed(1, items=0.3))
+        outcomes = await store.write(self.PUTS)
+        refused = [put.key for put, each in zip(self.PUTS, outcomes, strict=True) if isinstance(each, Failed)]
+        assert 0 < len(refused) < len(self.PUTS)
+        for each in outcomes:
+            if isinstance(each, Failed):
+                assert isinstance(each.error, Throttled)
+                assert not each.applied
+        assert memory.items.keys() == {put.key for put in self.PUTS} - set(refused)
+
+    async def test_a_reset_fails_the_whole_write_before_or_after_it_took_effect(self, memory: MemoryStore) -> None:
+        store = FaultyStore(memory, Unprocessed(1, items=0.0, resets=1.0))
+        applied = 0
+        for put in self.PUTS:
+            other = Put(item(f"beside {put.key.id}"))
+            for outcome in await store.write([put, other]):
+                assert isinstance(outcome, Failed)
+                assert isinstance(outcome.error, StoreUnavailable)
+                assert outcome.applied
+            assert (put.key in memory.items) is (other.key in memory.items)
+            applied += put.key in memory.items
+        assert 4 < applied < 16
+
+    async def test_the_shares_hold_and_the_same_seed_draws_the_same_faults(self) -> None:
+        outcomes = await self.outcomes(7, items=0.05, resets=0.1)
+        errors = [type(each.error) if isinstance(each, Failed) else None for each in outcomes]
+        assert 20 < errors.count(Throttled) < 80
+        assert 40 < errors.count(StoreUnavailable) < 200
+        assert brief(tuple(outcomes)) == brief(tuple(await self.outcomes(7, items=0.05, resets=0.1)))
+        assert brief(tuple(outcomes)) != brief(tuple(await self.outcomes(8, items=0.05, resets=0.1)))
+
+    async def test_an_atomic_write_counts_as_one_mutation(self, memory: MemoryStore) -> None:
+        store = FaultyStore(memory, Unprocessed(1, items=0.1))
+        answers = [{type(each) for each in await store.write(self.PUTS, atomic=True)} for _ in range(50)]
+        assert all(len(each) == 1 for each in answers)
+        assert 0 < answers.count({Failed}) < 15
+
+    async def test_reads_succeed(self, memory: MemoryStore) -> None:
+        store = FaultyStore(memory, Unprocessed(1, items=1.0, resets=1.0))
+        assert (await store.get([KEY])).items == (None,)
+        assert (await store.query(QUERY, limit=1)).items == ()
+        assert await store.count(QUERY) == 0
+
+
 class TestTestingPackage:
     def test_every_public_name_can_be_imported(self) -> None:
         for name in agno_clouddb.testing.__all__:
@@ -229,6 +310,7 @@ class TestTestingPackage:
         code = (
             "import sys; sys.modules['pytest'] = sys.modules['hypothesis'] = None\n"
             "import agno_clouddb\n"
-            "from agno_clouddb.testing import FaultyStore, CountingStore, MemoryStore, RandomFaults, script"
+            "from agno_clouddb.testing import FaultyStore, CountingStore, MemoryStore\n"
+            "from agno_clouddb.testing import RandomFaults, Unprocessed, script"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -13,10 +13,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import aioboto3
+import aiobotocore
 import anyio
 from aiobotocore.config import AioConfig
 from botocore import exceptions as boto
 
+from agno_clouddb import __version__
 from agno_clouddb.errors import ConfigurationError, LifecycleError, StoreUnavailable, Throttled
 from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call, Reason, Rejected, backoff
 from agno_clouddb.stores.dynamodb.errors import DRIVER_ERRORS, code_of, error_of, fault_of
@@ -162,7 +164,12 @@ class Client:
                 delay = backoff(attempt)
                 if not fault.retry or call.remaining <= delay:
                     raise error_of(
-                        error, operation, store=self._store, collection=call.collection, key=call.key
+                        error,
+                        operation,
+                        store=self._store,
+                        collection=call.collection,
+                        key=call.key,
+                        index=request.get("IndexName", ""),
                     ) from error
             else:
                 call.unknown = known
@@ -212,6 +219,16 @@ class Client:
             remedy="Check the network, or allow a longer deadline",
         )
 
+    def unsent(self, call: Call) -> StoreUnavailable:
+        """The error for a write whose turn did not come before the deadline of its call."""
+        return StoreUnavailable(
+            "the write was not sent, since those before it took until the deadline",
+            store=self._store,
+            collection=call.collection,
+            key=call.key,
+            remedy="Write fewer records at a time, or allow a longer deadline",
+        )
+
 
 def _stream(request: Any, **_: Any) -> None:
     # aiohttp warns of large bodies that are given as bytes, and an error filter would make that a failure.
@@ -228,8 +245,12 @@ def _region(session: aioboto3.Session, *, given: bool) -> str | None:
 
 def _config(deadline: float) -> AioConfig:
     # One attempt a request: only `send` knows the deadline, and whether a lost answer may have been a write. A silent
-    # connection is given up at half of the deadline, so that there is time for another.
+    # connection is given up at half of the deadline, so that there is time for another. A fifth of what a small put
+    # costs the client would be spent on checking requests that the service checks again, and on composing the same
+    # user agent anew each time.
     return AioConfig(
+        parameter_validation=False,
+        user_agent=f"agno-clouddb/{__version__} aiobotocore/{aiobotocore.__version__}",
         retries={"mode": "standard", "total_max_attempts": 1},
         connect_timeout=deadline / 4,
         read_timeout=deadline / 2,

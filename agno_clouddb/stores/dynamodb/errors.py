@@ -9,7 +9,14 @@ import aiohttp
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from agno_clouddb.errors import CloudDBError, ConfigurationError, NotProvisioned, StoreUnavailable, Throttled
+from agno_clouddb.errors import (
+    CloudDBError,
+    ConfigurationError,
+    IndexNotReady,
+    NotProvisioned,
+    StoreUnavailable,
+    Throttled,
+)
 from agno_clouddb.stores.base import Key
 
 __all__ = ["DRIVER_ERRORS", "Fault", "code_of", "error_of", "fault_of"]
@@ -88,6 +95,7 @@ _UNREACHED = Fault(StoreUnavailable, retry=True, remedy="Check the network, the 
 _UNANSWERED = Fault(StoreUnavailable, retry=True, applied=True, remedy="Try again; writing the same again is harmless")
 _CREDENTIALS = Fault(ConfigurationError, remedy="Check credentials, their permissions, the region and the clock")
 _MISSING = Fault(NotProvisioned)
+_BUILDING = Fault(IndexNotReady)
 _OTHER = Fault(CloudDBError)
 
 
@@ -130,6 +138,8 @@ def _answered(error: boto.ClientError) -> Fault:
         return _CREDENTIALS
     if code == "ResourceNotFoundException" or (code == "ValidationException" and "specified index" in str(error)):
         return _MISSING
+    if code == "ValidationException" and "backfilling" in str(error):
+        return _BUILDING
     if status >= 500 or code in {"InternalServerError", "InternalFailure", "ServiceUnavailable"}:
         return _UNANSWERED
     return _OTHER
@@ -147,11 +157,19 @@ def _response(error: boto.ClientError) -> dict[str, Any]:
 
 
 def error_of(
-    error: BaseException, operation: str, *, store: str, collection: str | None = None, key: Key | None = None
+    error: BaseException,
+    operation: str,
+    *,
+    store: str,
+    collection: str | None = None,
+    key: Key | None = None,
+    index: str = "",
 ) -> CloudDBError:
     """The library's error for an exception that ``operation`` raised; raise it ``from`` that exception."""
     fault = fault_of(error)
     message = f"{operation} failed: {_text(error)}"
     if fault.kind is NotProvisioned:
         return NotProvisioned(message, store=store, collection=collection)
+    if fault.kind is IndexNotReady:
+        return IndexNotReady(message, index=index, store=store, collection=collection)
     return fault.kind(message, store=store, collection=collection, key=key, remedy=fault.remedy)

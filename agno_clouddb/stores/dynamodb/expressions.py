@@ -10,7 +10,7 @@ Every attribute name goes through a placeholder, as many of the usual ones are r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,15 @@ class _Between(Expression):
 
 
 @dataclass(frozen=True, slots=True)
+class _In(Expression):
+    attribute: str
+    values: tuple[AttributeValue, ...]
+
+    def render(self, parameters: Parameters) -> str:
+        return f"{parameters.name(self.attribute)} IN ({', '.join(map(parameters.value, self.values))})"
+
+
+@dataclass(frozen=True, slots=True)
 class _Existence(Expression):
     attribute: str
     function: str
@@ -165,6 +174,10 @@ class Attribute:
     def between(self, low: AttributeValue, high: AttributeValue) -> Expression:
         """From ``low`` to ``high``, both inclusive."""
         return _Between(self.name, low, high)
+
+    def is_in(self, values: Sequence[AttributeValue]) -> Expression:
+        """Equal to one of ``values``: at least one, and at most the 100 that the service takes."""
+        return self.equals(values[0]) if len(values) == 1 else _In(self.name, tuple(values))
 
     def exists(self) -> Expression:
         """The item has the attribute."""

@@ -34,6 +34,7 @@ __all__ = [
     "shard_of",
     "size_of",
     "to_attributes",
+    "value_of",
 ]
 
 SEPARATOR = "\x1f"
@@ -93,9 +94,10 @@ def to_attributes(item: Item, layout: Layout, shards: int) -> Attributes:
     attributes = key_attributes(item.key, layout)
     attributes["version"] = {"S": item.version}
     for name, value in item.fields.items():
-        if name in layout.sorts:
-            value = composite(value, item.key.id)
-        attributes[name] = {"S": value}
+        if name in layout.plain:
+            attributes[name] = {"S": value}
+        if (attribute := layout.composites.get(name)) is not None:
+            attributes[attribute] = {"S": composite(value, item.key.id)}
     if layout.sharded and not item.deleted:
         attributes[SHARD] = {"S": shard_of(item.key.id, shards)}
     if item.expires_at is not None:
@@ -112,16 +114,22 @@ def data_attribute(data: Payload) -> Attributes:
     return {"data": {"S": data}} if data else {}
 
 
+def value_of(name: str, attributes: Mapping[str, Any], layout: Layout) -> str | None:
+    """The value of a field in the attributes of an item or index entry; None where they do not have it."""
+    if name in layout.plain and name in attributes:
+        return str(attributes[name]["S"])
+    place = layout.composites.get(name)
+    if place is None or place not in attributes:
+        return None
+    with_id: str = attributes[place]["S"]
+    return with_id.removesuffix(attributes[layout.collection.id_field]["S"]).removesuffix(SEPARATOR)
+
+
 def row_of(attributes: Mapping[str, Any], layout: Layout) -> Row:
     """The item in its attributes."""
     key = key_of(attributes, layout)
-    fields = {
-        name: attributes[name]["S"].removesuffix(key.id).removesuffix(SEPARATOR)
-        if name in layout.sorts
-        else attributes[name]["S"]
-        for name in layout.collection.fields
-        if name in attributes
-    }
+    values = {name: value_of(name, attributes, layout) for name in layout.collection.fields}
+    fields = {name: value for name, value in values.items() if value is not None}
     data = attributes.get("data", {"S": ""})
     expires_at = attributes.get(TTL_ATTRIBUTE)
     item = Item(

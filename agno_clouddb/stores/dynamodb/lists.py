@@ -1,19 +1,20 @@
-"""Lists: index queries merged over shards, and the items that they lead to."""
+"""Lists: index queries merged over partitions, and the items that they lead to."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.stores.base import MAX_ID_BYTES, Cursor, Item, Page, Query
+from agno_clouddb.stores.base import MAX_ID_BYTES, Cursor, Item, Page, Query, Tally
 from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call
 from agno_clouddb.stores.dynamodb.expressions import Attribute, Expression, Request, render, text
-from agno_clouddb.stores.dynamodb.items import SEPARATOR, Row, composite, key_of, row_of
+from agno_clouddb.stores.dynamodb.items import SEPARATOR, Row, composite, key_of, row_of, value_of
 from agno_clouddb.stores.dynamodb.reads import TORN_READS, Reader
 from agno_clouddb.stores.schema import SHARD, Index
 
@@ -39,7 +40,7 @@ class Plan:
         high: entries lie below this sort key; None: to the last.
         skip: the sort key that the cursor stands at, itself not listed.
         descending: from the greatest to the least.
-        filters: equalities that the service checks on the index's entries.
+        filter: what the service checks on the index's entries; None: nothing.
         exact: the index alone tells what is listed, save what has expired.
     """
 
@@ -50,7 +51,7 @@ class Plan:
     high: str | None
     skip: str
     descending: bool
-    filters: tuple[tuple[str, str], ...]
+    filter: Expression | None
     exact: bool
 
     @property
@@ -58,18 +59,27 @@ class Plan:
         return self.layout.is_local(self.index)
 
     @property
+    def sort(self) -> str:
+        """The attribute that is the index's sort key."""
+        return self.layout.sort_attribute(self.index)
+
+    @property
     def empty(self) -> bool:
-        """No sort key can lie within the bounds."""
-        return self.high is not None and self.low >= self.high
+        """No entry can be within the bounds."""
+        return not self.partitions or (self.high is not None and self.low >= self.high)
 
     @property
     def enclosed(self) -> bool:
         """Both bounds are given, so that the entry at ``skip`` is read."""
         return bool(self.low) and self.high is not None
 
+    def tells(self, name: str) -> bool:
+        """Whether the index's entries alone tell what is listed, and this field of it."""
+        return self.exact and name in (self.index.partition, self.index.sort, *self.index.include)
+
     def request(self, partition: str) -> Request:
         """The parameters of an index query, without limit and projection."""
-        sort = Attribute(self.index.sort)
+        sort = Attribute(self.sort)
         key = Attribute(self.index.partition).equals(text(partition))
         if self.low and self.high is not None:
             # The service takes one condition on the sort key, and BETWEEN includes both ends. No entry has a bare
@@ -79,15 +89,11 @@ class Plan:
             key &= sort.above(text(self.low))
         elif self.high is not None:
             key &= sort.below(text(self.high))
-        condition: Expression | None = None
-        for name, value in self.filters:
-            each = Attribute(name).equals(text(value))
-            condition = each if condition is None else condition & each
         return {
             "TableName": self.layout.table.name,
             "IndexName": self.index.name,
             "ScanIndexForward": not self.descending,
-            **render(KeyConditionExpression=key, FilterExpression=condition),
+            **render(KeyConditionExpression=key, FilterExpression=self.filter),
         }
 
 
@@ -99,8 +105,10 @@ def plan(query: Query, cursor: Cursor | None, layout: Layout, shards: int) -> Pl
     """
     index, limits = query.index, query.sort_range
     local = layout.is_local(index)
-    rest = {name: value for name, value in query.equals.items() if name != index.partition}
-    filters = {} if local else {name: value for name, value in rest.items() if name in index.include}
+    allowed = _allowed(query)
+    rest = {name: values for name, values in allowed.items() if name != index.partition}
+    kept = {} if local else {name: values for name, values in rest.items() if name in index.include}
+    possible = all(allowed.values())
     low = _bound(query, limits.low or "")
     high = _bound(query, limits.high) if limits.high is not None else None
     skip = _bound(query, cursor.value, cursor.id) if cursor is not None else ""
@@ -111,23 +119,38 @@ def plan(query: Query, cursor: Cursor | None, layout: Layout, shards: int) -> Pl
     return Plan(
         layout=layout,
         index=index,
-        partitions=_partitions(query, index, local, shards),
+        partitions=_partitions(query, index, allowed, local, shards) if possible else (),
         low=low,
         high=high,
         skip=skip,
         descending=query.descending,
-        filters=tuple(filters.items()),
-        exact=len(filters) == len(rest)
+        filter=_filter(kept) if possible else None,
+        exact=len(kept) == len(rest)
         and not query.contains
         and all(each.field == index.sort for each in query.ranges)
         and (local or query.parent is None),
     )
 
 
-def _partitions(query: Query, index: Index, local: bool, shards: int) -> tuple[str, ...]:
+def _allowed(query: Query) -> dict[str, tuple[str, ...]]:
+    """The values that a field may have, each once, for every field that must have one of some values."""
+    allowed = {name: tuple(dict.fromkeys(values)) for name, values in query.any_of.items()}
+    for name, value in query.equals.items():
+        allowed[name] = (value,) if value in allowed.get(name, (value,)) else ()
+    return allowed
+
+
+def _filter(allowed: Mapping[str, Sequence[str]]) -> Expression | None:
+    conditions = (Attribute(name).is_in([text(value) for value in values]) for name, values in allowed.items())
+    return reduce(and_, conditions) if allowed else None
+
+
+def _partitions(
+    query: Query, index: Index, allowed: Mapping[str, tuple[str, ...]], local: bool, shards: int
+) -> tuple[str, ...]:
     if local and query.parent is not None:
         return (query.parent,)
-    return tuple(map(str, range(shards))) if index.partition == SHARD else (query.equals[index.partition],)
+    return tuple(map(str, range(shards))) if index.partition == SHARD else allowed[index.partition]
 
 
 def _bound(query: Query, value: str, id: str | None = None) -> str:
@@ -205,6 +228,30 @@ class Lister:
                 return total
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
+    async def tally(self, plan: Plan, by: str, call: Call) -> dict[str, Tally]:
+        """What the entries of an index have of each value of a field, which the plan ``tells``; no item is read."""
+        tallies: dict[str, Tally] = {}
+        if not plan.empty:
+            parts = [partial(self._tally, plan, partition, by, call) for partition in plan.partitions]
+            for part in await gather(parts, limit=CONCURRENCY):
+                for value, tally in part.items():
+                    _add(tallies, value, tally)
+        return tallies
+
+    async def _tally(self, plan: Plan, partition: str, by: str, call: Call) -> dict[str, Tally]:
+        request = {**plan.request(partition), "ConsistentRead": plan.local}
+        tallies: dict[str, Tally] = {}
+        while True:
+            # Without a limit, an answer has as many entries as fit into a megabyte.
+            answer = await self._client.send("query", request, call)
+            for entry in answer["Items"]:
+                value, place = (value_of(name, entry, plan.layout) for name in (by, plan.index.sort))
+                if value is not None and place is not None:
+                    _add(tallies, value, Tally(1, place, place))
+            if not answer.get("LastEvaluatedKey"):
+                return tallies
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
     async def _rows(
         self, plan: Plan, query: Query, limit: int, consistent: bool, now: int, call: Call
     ) -> tuple[list[Row], bool]:
@@ -241,7 +288,7 @@ class Lister:
         self, plan: Plan, query: Query, entries: Sequence[dict[str, Any]], consistent: bool, now: int, call: Call
     ) -> list[Row]:
         """The rows that entries lead to, save those that the query does not list or not at this place."""
-        layout, sort = plan.layout, plan.index.sort
+        layout, sort = plan.layout, plan.sort
         # Every item has a version and no index projects it. A local index is asked for whole items, which moto does
         # not give.
         keys = [key_of(entry, layout) for entry in entries if "version" not in entry]
@@ -261,15 +308,18 @@ class Lister:
         self, plan: Plan, streams: list[_Stream], count: int, size: int, consistent: bool, call: Call
     ) -> list[dict[str, Any]]:
         """The next entries of all streams in order: ``count`` of them, or all that are left."""
-        sort = plan.index.sort
+        sort = plan.sort
         taken: list[dict[str, Any]] = []
         while len(taken) < count:
             await self._fill(plan, streams, size, consistent, call)
-            heads = [(stream.entries[0][sort]["S"], place) for place, stream in enumerate(streams) if stream.entries]
+            heads = [stream.entries[0][sort]["S"] for stream in streams if stream.entries]
             if not heads:
                 break
-            _, place = max(heads) if plan.descending else min(heads)
-            taken.append(streams[place].entries.popleft())
+            next_place = max(heads) if plan.descending else min(heads)
+            # An item that changes from one partition to another is for moments in both: it is one place all the same.
+            at = [stream for stream in streams if stream.entries and stream.entries[0][sort]["S"] == next_place]
+            entry, *_ = [stream.entries.popleft() for stream in at]
+            taken.append(entry)
         return taken
 
     async def _fill(self, plan: Plan, streams: list[_Stream], size: int, consistent: bool, call: Call) -> None:
@@ -282,14 +332,18 @@ class Lister:
         stream.request["Limit"] = size
         stream.request["ConsistentRead"] = consistent and plan.local
         answer = await self._client.send("query", stream.request, call)
-        sort = plan.index.sort
+        sort = plan.sort
         stream.entries.extend(entry for entry in answer["Items"] if entry[sort]["S"] != plan.skip)
         start = answer.get("LastEvaluatedKey")
         stream.done = not start
-        stream.size = min(4 * size, _MOST_ENTRIES) if plan.filters else 1
+        stream.size = min(4 * size, _MOST_ENTRIES) if plan.filter is not None else 1
         stream.request["ExclusiveStartKey"] = start
 
 
 def _place(query: Query, item: Item) -> str:
     place = query.place(item)
     return composite(place.value, place.id)
+
+
+def _add(tallies: dict[str, Tally], value: str, tally: Tally) -> None:
+    tallies[value] = tallies[value] + tally if value in tallies else tally

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,11 +11,11 @@ from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import CloudDBError, ConfigurationError, StoreUnavailable
 from agno_clouddb.stores.dynamodb.calls import Call, Rejected
 from agno_clouddb.stores.dynamodb.expressions import Request
-from agno_clouddb.stores.dynamodb.tables import TTL_ATTRIBUTE, Table, definitions, index_request, key_schema
+from agno_clouddb.stores.dynamodb.tables import TTL_ATTRIBUTE, Table, TableIndex, definitions, index_request, key_schema
 
 if TYPE_CHECKING:
+    from agno_clouddb.stores.base import Progress
     from agno_clouddb.stores.dynamodb.client import Client
-    from agno_clouddb.stores.schema import Index
 
 __all__ = ["PROVISION_SECONDS", "provision"]
 
@@ -31,7 +30,9 @@ _BUSY = frozenset({"ResourceInUseException", "LimitExceededException", "Resource
 _INVALID = frozenset({"ValidationException"})
 
 
-async def provision(client: Client, tables: Sequence[Table], store: str, deadline: float) -> None:
+async def provision(
+    client: Client, tables: Sequence[Table], store: str, deadline: float, progress: Progress | None = None
+) -> None:
     """Create what is missing of ``tables``, all at the same time.
 
     Args:
@@ -39,22 +40,25 @@ async def provision(client: Client, tables: Sequence[Table], store: str, deadlin
         tables: what is to be there.
         store: the store's name, for errors.
         deadline: seconds within which the service must answer each request.
+        progress: is told of each table what is done and what is waited for, once each.
 
     Raises:
         ConfigurationError: a table of that name has other keys or indexes, or the credentials do not allow it.
         StoreUnavailable: the service does not answer, or takes over half an hour.
     """
-    await gather([partial(_Provisioning(client, table, store, deadline).run) for table in tables])
+    await gather([_Provisioning(client, table, store, deadline, progress).run for table in tables])
 
 
 class _Provisioning:
     """Brings one table into being, step by step, whatever others do with it meanwhile."""
 
-    def __init__(self, client: Client, table: Table, store: str, deadline: float) -> None:
+    def __init__(self, client: Client, table: Table, store: str, deadline: float, progress: Progress | None) -> None:
         self._client = client
         self._table = table
         self._store = store
         self._deadline = deadline
+        self._progress = progress
+        self._told = ""
 
     async def run(self) -> None:
         with anyio.move_on_after(PROVISION_SECONDS):
@@ -63,6 +67,7 @@ class _Provisioning:
                 await anyio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             await self._expire()
+            self._tell("ready")
             return
         raise StoreUnavailable(
             f"the table {self._table.name} was not ready after {PROVISION_SECONDS:.0f} seconds",
@@ -75,15 +80,18 @@ class _Provisioning:
         try:
             described = (await self._send("describe_table", {}, _MISSING))["Table"]
         except Rejected:
+            self._tell("creating")
             await self._change("create_table", self._table.create_request())
             return False
         self._check(described)
         present = {each["IndexName"]: each for each in described.get("GlobalSecondaryIndexes", ())}
-        states = [described["TableStatus"], *(each.get("IndexStatus", "ACTIVE") for each in present.values())]
-        if any(state != "ACTIVE" for state in states):
+        pending = [name for name, each in present.items() if each.get("IndexStatus", "ACTIVE") != "ACTIVE"]
+        if pending or described["TableStatus"] != "ACTIVE":
+            self._tell(f"waiting for {', '.join(sorted(pending)) or 'the table'}")
             return False
         missing = [index for index in self._table.global_ if index.name not in present]
         if missing:
+            self._tell(f"adding {missing[0].name}")
             await self._add(missing[0], described)
         return not missing
 
@@ -116,7 +124,7 @@ class _Provisioning:
             remedy="Use another prefix, or move that table out of the way",
         )
 
-    async def _add(self, index: Index, described: Mapping[str, Any]) -> None:
+    async def _add(self, index: TableIndex, described: Mapping[str, Any]) -> None:
         create = index_request(index)
         if described.get("BillingModeSummary", {}).get("BillingMode") != "PAY_PER_REQUEST":
             throughput = described.get("ProvisionedThroughput", {})
@@ -128,6 +136,11 @@ class _Provisioning:
         }
         await self._change("update_table", request)
 
+    def _tell(self, line: str) -> None:
+        if self._progress is not None and line != self._told:
+            self._told = line
+            self._progress(f"{self._table.name}: {line}")
+
     async def _change(self, operation: str, request: Request) -> None:
         try:
             await self._send(operation, request, _BUSY)
@@ -137,6 +150,7 @@ class _Provisioning:
     async def _expire(self) -> None:
         if await self._expires():
             return
+        self._tell("turning on expiry")
         specification = {"Enabled": True, "AttributeName": TTL_ATTRIBUTE}
         try:
             await self._send("update_time_to_live", {"TimeToLiveSpecification": specification}, _INVALID)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -24,9 +24,12 @@ from agno_clouddb.stores.base import (
     Mutation,
     Outcome,
     Page,
+    Progress,
     Query,
     Store,
+    Tally,
     check_write,
+    chosen,
 )
 from agno_clouddb.stores.clock import epoch_seconds
 from agno_clouddb.stores.dynamodb.calls import Call
@@ -155,21 +158,33 @@ class DynamoDBStore(Store):
         if opened is not None:
             await opened.client.aclose()
 
-    async def provision(self) -> None:
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         """Create the tables and indexes that are missing, and wait until they can be used. Safe to call always.
 
         Tables are made with on-demand billing; expired items are removed by the service (TTL). Indexes are added to
         existing tables one after another, as the service demands, which on large tables takes minutes: the deadline
         holds for each request, not for the whole, which ends after half an hour.
 
+        Args:
+            collections: only the tables of these, and that of chunks, which all share; None: all.
+            wait_for_indexes: makes no difference, since indexes are made here and always waited for.
+            progress: is told, table by table, what is done and what is waited for.
+
         Raises:
+            InvalidRecord: there is no such collection.
             ConfigurationError: a table of the same name has other keys, or the credentials do not allow it.
             StoreUnavailable: the service does not answer, or takes over half an hour.
         """
         from agno_clouddb.stores.dynamodb.provision import provision
 
-        tables = [layout.table for layout in self._layouts.values()]
-        await provision(self._require_open().client, [*tables, self._chunks], self.name, self._deadline)
+        tables = [self._layouts[name].table for name in chosen(collections)]
+        await provision(self._require_open().client, [*tables, self._chunks], self.name, self._deadline, progress)
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
@@ -205,6 +220,21 @@ class DynamoDBStore(Store):
         planned = plan(query, None, self._layouts[query.collection], self._shards)
         call = self._call(query.collection)
         return await self._within(call, partial(opened.lister.count, planned, query, epoch_seconds(), call))
+
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        """How many items ``query`` lists for each value of a field, with the least and greatest sort value of each.
+
+        Where the query's index has all that it asks for, the index alone is read: entries that lag, and items that
+        have expired and are not removed yet, are counted as they stand there. Otherwise the items are listed, each
+        page within a deadline of its own.
+        """
+        query.check_field(by)
+        opened = self._require_open()
+        planned = plan(query, None, self._layouts[query.collection], self._shards)
+        if not planned.tells(by):
+            return await super().tally(query, by)
+        call = self._call(query.collection)
+        return await self._within(call, partial(opened.lister.tally, planned, by, call))
 
     def _call(self, collection: str, key: Key | None = None) -> Call:
         return Call(anyio.current_time() + self._deadline, collection, key)

@@ -1,4 +1,9 @@
-"""Tables and indexes, derived from the schema: what each collection looks like on DynamoDB."""
+"""Tables and indexes, derived from the schema: what each collection looks like on DynamoDB.
+
+A field that orders an index is kept together with the id, see ``items.composite``. Where it also selects, as the
+partition of another index or as a field kept in one, the bare value stays under its own name and the composite has an
+attribute of its own: ``date`` and ``date_sort``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ __all__ = [
     "TTL_ATTRIBUTE",
     "Layout",
     "Table",
+    "TableIndex",
     "chunk_table",
     "layouts",
 ]
@@ -22,6 +28,23 @@ __all__ = [
 TTL_ATTRIBUTE = "expires_at"
 CHUNK_PARTITION, CHUNK_SORT = "item", "part"
 _RESERVED = frozenset({SHARD, TTL_ATTRIBUTE, "version", "deleted", "data", "chunks"})
+
+
+@dataclass(frozen=True, slots=True)
+class TableIndex:
+    """An index as its table has it.
+
+    Args:
+        name: the same as in the schema, whatever the attributes are called.
+        partition: the attribute that is its partition key.
+        sort: the attribute that is its sort key.
+        include: attributes kept in it beside the keys.
+    """
+
+    name: str
+    partition: str
+    sort: str
+    include: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +62,8 @@ class Table:
     name: str
     partition: str
     sort: str | None = None
-    local: tuple[Index, ...] = ()
-    global_: tuple[Index, ...] = ()
+    local: tuple[TableIndex, ...] = ()
+    global_: tuple[TableIndex, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -70,14 +93,20 @@ class Layout:
     Args:
         collection: its declaration.
         table: the table that has them.
-        sorts: the fields that order an index; they are kept together with the id, see ``items.composite``.
+        composites: for each field that orders an index, the attribute that holds it together with the id.
+        plain: the fields whose bare value is an attribute, under the field's own name.
         sharded: some index lists all items, by the attribute ``shard``.
     """
 
     collection: Collection
     table: Table
-    sorts: frozenset[str]
+    composites: Mapping[str, str]
+    plain: frozenset[str]
     sharded: bool
+
+    def sort_attribute(self, index: Index) -> str:
+        """The attribute that is the sort key of an index."""
+        return self.composites[index.sort]
 
     def is_local(self, index: Index) -> bool:
         """Whether an index shares its partition with the table, so that it can be read with strong consistency."""
@@ -96,16 +125,24 @@ def chunk_table(prefix: str) -> Table:
 
 def _layout(declared: Collection, prefix: str) -> Layout:
     parent = declared.parent_field
-    local = tuple(index for index in declared.indexes if index.partition == parent)
-    global_ = tuple(index for index in declared.indexes if index.partition != parent)
-    sorts = frozenset(index.sort for index in declared.indexes)
-    plain = {name for index in declared.indexes for name in (index.partition, *index.include)} - {SHARD}
-    if clashes := sorts & plain | (_RESERVED | {declared.id_field, parent}) & {*declared.fields, *sorts}:
-        # One attribute cannot hold both the bare value and the value with the id.
+    sorts = {index.sort for index in declared.indexes}
+    selecting = {name for index in declared.indexes for name in (index.partition, *index.include)}
+    composites = {name: f"{name}_sort" if name in selecting else name for name in sorts}
+    taken = _RESERVED | {declared.id_field, parent}
+    added = [attribute for name, attribute in composites.items() if attribute != name]
+    if clashes := taken & {*declared.fields, *sorts, *added} | {*added} & {*declared.fields}:
         raise ValueError(f"{declared.name}: {sorted(map(str, clashes))} cannot serve in both ways on DynamoDB")
+    indexes = [TableIndex(each.name, each.partition, composites[each.sort], each.include) for each in declared.indexes]
     partition, sort = (declared.id_field, None) if parent is None else (parent, declared.id_field)
-    table = Table(f"{prefix}{declared.name}", partition, sort, local, global_)
-    return Layout(declared, table, sorts, any(index.partition == SHARD for index in declared.indexes))
+    table = Table(
+        f"{prefix}{declared.name}",
+        partition,
+        sort,
+        local=tuple(index for index in indexes if index.partition == parent),
+        global_=tuple(index for index in indexes if index.partition != parent),
+    )
+    plain = frozenset(name for name in declared.fields if composites.get(name) != name)
+    return Layout(declared, table, composites, plain, any(index.partition == SHARD for index in indexes))
 
 
 def key_schema(partition: str, sort: str | None = None) -> list[Mapping[str, str]]:
@@ -119,7 +156,7 @@ def definitions(names: Iterable[str]) -> list[Mapping[str, str]]:
     return [{"AttributeName": name, "AttributeType": "S"} for name in sorted(names)]
 
 
-def index_request(index: Index) -> dict[str, Any]:
+def index_request(index: TableIndex) -> dict[str, Any]:
     """An index as the service describes it."""
     projection: dict[str, Any] = {"ProjectionType": "KEYS_ONLY"}
     if index.include:

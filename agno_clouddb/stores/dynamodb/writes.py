@@ -179,20 +179,20 @@ class Writer:
         Raises:
             InvalidRecord: something cannot be sent; then nothing was.
         """
-        plans = [each or self._planned(mutation) for each, mutation in zip(checked, mutations, strict=True)]
         if atomic and len(mutations) > 1:
+            plans = [each or self._planned(mutation) for each, mutation in zip(checked, mutations, strict=True)]
             ready = [each for each in plans if isinstance(each, list)]
             if len(ready) < len(plans):
                 return tuple(Refused("atomic") if isinstance(each, list) else each for each in plans)
             _check_transaction([action for actions in ready for action in actions])
             return await self._at_once(mutations, ready, Call(deadline, mutations[0].key.collection))
         jobs = [
-            partial(self._alone, mutation, actions, Call(deadline, mutation.key.collection, mutation.key))
-            for mutation, actions in zip(mutations, plans, strict=True)
-            if isinstance(actions, list)
+            partial(self._alone, mutation, Call(deadline, mutation.key.collection, mutation.key))
+            for mutation, known in zip(mutations, checked, strict=True)
+            if known is None
         ]
         outcomes = iter(await gather(jobs, limit=CONCURRENCY))
-        return tuple(next(outcomes) if isinstance(each, list) else each for each in plans)
+        return tuple(known or next(outcomes) for known in checked)
 
     def _planned(self, mutation: Mutation) -> list[Action] | Failed:
         try:
@@ -200,12 +200,13 @@ class Writer:
         except RecordTooLarge as error:
             return Failed(error)
 
-    async def _alone(self, mutation: Mutation, actions: list[Action], call: Call) -> Outcome:
+    async def _alone(self, mutation: Mutation, call: Call) -> Outcome:
         if call.remaining <= 0:
-            return Failed(self._client.late(call))
+            return Failed(self._client.unsent(call))
         try:
             with anyio.CancelScope(deadline=call.deadline):
-                return await self._write(mutation, actions, call)
+                # Planned only now, so that thousands of writes neither hold the event loop nor are all in memory twice.
+                return await self._write(mutation, self.plan(mutation), call)
         except CloudDBError as error:
             return Failed(error, applied=call.unknown)
         return Failed(self._client.late(call), applied=call.unknown)

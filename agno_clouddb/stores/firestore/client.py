@@ -258,6 +258,22 @@ class Connection:
                 return int(response.result.aggregate_fields["n"].integer_value)
         raise Fault("UNAVAILABLE", "the count was not answered")
 
+    async def ask(self, path: str, request: Message, response: type[Message], until: float) -> Message:
+        """Send a read to another service that the same endpoint has, such as the Admin API.
+
+        Args:
+            path: ``/SERVICE/METHOD``.
+            request: a message with a ``parent``.
+            response: the class of the answer.
+            until: the deadline, in seconds of the event loop's clock.
+        """
+        call = self._channel.unary_unary(
+            path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+        )
+        header: tuple[str, str] = to_grpc_metadata({"parent": request.parent})  # type: ignore[no-untyped-call]
+        method = _Method(path.rpartition("/")[2], partial(call, metadata=(*self._metadata, header)))
+        return await self._read(self._send, method, request, until)
+
     async def _read(self, send: _Send[T], method: _Method, request: Message, until: float) -> T:
         backoff = Backoff(until)
         while True:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 
 from agno_clouddb.errors import (
     CloudDBError,
     ConfigurationError,
+    IndexNotReady,
     NotProvisioned,
-    QueryNotIndexed,
     StoreUnavailable,
     Throttled,
 )
@@ -27,6 +28,9 @@ _THROTTLED = "RESOURCE_EXHAUSTED"
 _MESSAGE_TOO_LARGE = ("larger than max", "exceeds maximum size")
 _NOT_CONNECTED = "failed to connect to all addresses"
 _NO_CREDENTIALS = "Getting metadata from plugin failed"
+_NEEDS_INDEX = re.compile(r"\brequires\b.*\bindex(es)?\b")
+_BUILDING = "currently building"
+_LINK = re.compile(r"https://\S*[^\s.,;)]")
 
 
 class Fault(Exception):
@@ -49,7 +53,12 @@ class Fault(Exception):
     @property
     def conflict(self) -> bool:
         """Whether a commit was refused because a document is not as its precondition says."""
-        return self.code in _CONFLICTS
+        return self.code in _CONFLICTS and not self.needs_index
+
+    @property
+    def needs_index(self) -> bool:
+        """Whether a query was refused because an index is missing or still being built."""
+        return self.code == "FAILED_PRECONDITION" and _NEEDS_INDEX.search(self.details) is not None
 
     @property
     def transient(self) -> bool:
@@ -63,23 +72,40 @@ class Fault(Exception):
         """Whether a commit that ended so may have been applied all the same."""
         return self.sent and self.code in _TRANSIENT and self.code != "ABORTED"
 
-    def error(self, store: str, *, collection: str | None = None, key: Key | None = None) -> CloudDBError:
-        """This fault as an error of the library, with the driver's exception as its cause."""
-        error = self._error(store, collection, key)
+    def error(
+        self, store: str, *, collection: str | None = None, key: Key | None = None, index: str = ""
+    ) -> CloudDBError:
+        """This fault as an error of the library, with the driver's exception as its cause.
+
+        Args:
+            store: the store's name.
+            collection: the collection that was asked.
+            key: the record that was asked for.
+            index: the indexes that the query needs, in words.
+        """
+        where = collection if key is None else key.collection
+        error = self._index_error(store, where, index) if self.needs_index else self._error(store, where, key)
         error.__cause__ = self.cause
         return error
+
+    def _index_error(self, store: str, collection: str | None, index: str) -> CloudDBError:
+        link = _LINK.search(self.details)
+        state = "is still being built" if _BUILDING in self.details else "is missing"
+        return IndexNotReady(
+            f"Firestore answered {self.code}: the index {index} {state}",
+            index=index,
+            link=link[0] if link is not None else "",
+            store=store,
+            collection=collection,
+        )
 
     def _error(self, store: str, collection: str | None, key: Key | None) -> CloudDBError:
         said = f"Firestore answered {self.code}: {self.details}"
         if self.code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or _NO_CREDENTIALS in self.details:
             kind: type[CloudDBError] = ConfigurationError
             remedy = "Check project, database and credentials; the account needs the role roles/datastore.user"
-        elif self.code == "FAILED_PRECONDITION" and "index" in self.details:
-            kind = QueryNotIndexed
-            remedy = "Deploy the composite indexes of firestore.indexes.json, which firestore_indexes() generates"
         elif self.code == "NOT_FOUND":
-            where = collection if key is None else key.collection
-            return NotProvisioned(f"the database is not there; {said}", store=store, collection=where)
+            return NotProvisioned(f"the database is not there; {said}", store=store, collection=collection)
         elif self.code == _THROTTLED and self.transient:
             kind = Throttled
             remedy = "Try again later; ramp traffic up gradually, or raise the quota of the project"

@@ -20,8 +20,15 @@ _Direction: Any = types.StructuredQuery.Direction
 
 def exact(query: Query) -> bool:
     """Whether Firestore applies all filters of a query itself, so that only what is expired is to be left out."""
-    native = {*filtered_natively(query), query.sort}
-    return native.issuperset(query.equals) and not query.contains and all(r.field == query.sort for r in query.ranges)
+    native = filtered_natively(query)
+    if len(places := _sort_values(query)) == 1:
+        native[query.sort] = (places[0],)
+    return (
+        native.keys() >= query.equals.keys()
+        and all(name in native and set(native[name]) <= set(values) for name, values in query.any_of.items())
+        and not query.contains
+        and all(each.field == query.sort for each in query.ranges)
+    )
 
 
 def structured(
@@ -61,20 +68,34 @@ def structured(
 
 
 def _filter(message: Any, query: Query) -> None:
-    conditions = [(name, _Operator.EQUAL, value) for name, value in filtered_natively(query).items()]
     bounds = query.sort_range
+    conditions: list[tuple[str, Any, tuple[str, ...]]] = [
+        (name, _Operator.EQUAL if len(values) == 1 else _Operator.IN, values)
+        for name, values in filtered_natively(query).items()
+    ]
     if bounds.low is not None:
-        conditions.append((query.sort, _Operator.GREATER_THAN_OR_EQUAL, bounds.low))
+        conditions.append((query.sort, _Operator.GREATER_THAN_OR_EQUAL, (bounds.low,)))
     if bounds.high is not None:
-        conditions.append((query.sort, _Operator.LESS_THAN, bounds.high))
-    if (value := query.equals.get(query.sort)) is not None:
+        conditions.append((query.sort, _Operator.LESS_THAN, (bounds.high,)))
+    if places := _sort_values(query):
         # As a range, so that no index beyond the one for the order is needed.
-        conditions.append((query.sort, _Operator.GREATER_THAN_OR_EQUAL, value))
-        conditions.append((query.sort, _Operator.LESS_THAN_OR_EQUAL, value))
+        conditions.append((query.sort, _Operator.GREATER_THAN_OR_EQUAL, (places[0],)))
+        conditions.append((query.sort, _Operator.LESS_THAN_OR_EQUAL, (places[-1],)))
     if conditions:
         message.where.composite_filter.op = types.StructuredQuery.CompositeFilter.Operator.AND
-    for name, operator, value in conditions:
+    for name, operator, values in conditions:
         each = message.where.composite_filter.filters.add().field_filter
         each.field.field_path = name
         each.op = operator
-        each.value.string_value = value
+        if operator == _Operator.IN:
+            for value in values:
+                each.value.array_value.values.add(string_value=value)
+        else:
+            each.value.string_value = values[0]
+
+
+def _sort_values(query: Query) -> list[str]:
+    """The values that the sort field may have where the query names them, in order."""
+    if (value := query.equals.get(query.sort)) is not None:
+        return [value]
+    return sorted(set(query.any_of.get(query.sort, ())), key=str.encode)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
+from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import CloudDBError
 from agno_clouddb.stores import codec
-from agno_clouddb.stores.base import Cursor, Item, Key, Page, Query
+from agno_clouddb.stores.base import Cursor, Item, Key, Page, Query, Tally
 from agno_clouddb.stores.firestore.client import Answers, Connection
 from agno_clouddb.stores.firestore.documents import head_fields, snapshot_of
 from agno_clouddb.stores.firestore.faults import Fault
+from agno_clouddb.stores.firestore.indexes import indexes_for
 from agno_clouddb.stores.firestore.names import Layout
 from agno_clouddb.stores.firestore.queries import exact, structured
 from agno_clouddb.stores.firestore.tokens import Snapshot, Tokens
@@ -22,7 +25,9 @@ T = TypeVar("T")
 
 _KEYS_PER_REQUEST = 300
 _CHUNKS_PER_REQUEST = 32
+_CONCURRENT_REQUESTS = 8
 _LARGEST_STEP = 300  # documents in one request of a list that is filtered here
+_SCAN_STEP = 1000  # documents without payloads in one request
 
 
 class Reader:
@@ -64,17 +69,16 @@ class Reader:
             if not snapshot.chunks:
                 return {unique[0]: snapshot.item}
             # Chunks need the moment of reading, which only the request for several documents tells.
-        for start in range(0, len(unique), _KEYS_PER_REQUEST):
-            wanted = {self._layout.document(key): key for key in unique[start : start + _KEYS_PER_REQUEST]}
-            answers = await self._batch_get(wanted, until)
-            snapshots = [self._seen(document, wanted[document.name]) for document in answers.documents]
-            self._forget_missing(wanted.values(), snapshots)
-            now = self._now()
-            live = [each for each in snapshots if each.item.live(now)]
-            if dead:
-                items |= {each.item.key: each.item for each in snapshots}
-            items |= {item.key: item for item in await self._with_payloads(live, answers, until)}
+        for some in await self._in_batches(unique, lambda keys: self._get_batch(keys, until, dead)):
+            items |= some
         return items
+
+    async def _get_batch(self, keys: Sequence[Key], until: float, dead: bool) -> dict[Key, Item]:
+        snapshots, answers = await self._snapshots(keys, until)
+        now = self._now()
+        live = [each for each in snapshots if each.item.live(now)]
+        items = {each.item.key: each.item for each in snapshots} if dead else {}
+        return items | {item.key: item for item in await self._with_payloads(live, answers, until)}
 
     async def _get_one(self, key: Key, until: float) -> Snapshot | None:
         try:
@@ -88,16 +92,30 @@ class Reader:
 
     async def heads(self, keys: Iterable[Key], until: float) -> dict[Key, Snapshot]:
         """What is stored under ``keys``, be it expired or a tombstone, without payloads."""
-        every = list(keys)
         heads: dict[Key, Snapshot] = {}
-        for start in range(0, len(every), _KEYS_PER_REQUEST):
-            wanted = {self._layout.document(key): key for key in every[start : start + _KEYS_PER_REQUEST]}
-            mask = sorted({name for key in wanted.values() for name in head_fields(key.collection)})
-            answers = await self._batch_get(wanted, until, mask=mask)
-            snapshots = [self._seen(document, wanted[document.name]) for document in answers.documents]
-            self._forget_missing(wanted.values(), snapshots)
-            heads |= {each.item.key: each for each in snapshots}
+        for some in await self._in_batches(list(keys), lambda batch: self._heads(batch, until)):
+            heads |= some
         return heads
+
+    async def _heads(self, keys: Sequence[Key], until: float) -> dict[Key, Snapshot]:
+        mask = sorted({field for name in {key.collection for key in keys} for field in head_fields(name)})
+        snapshots, _ = await self._snapshots(keys, until, mask=mask)
+        return {each.item.key: each for each in snapshots}
+
+    @staticmethod
+    async def _in_batches(keys: Sequence[Key], read: Callable[[Sequence[Key]], Awaitable[T]]) -> list[T]:
+        """What ``read`` gives for some hundreds of the keys at a time, several requests at once."""
+        batches = [keys[start : start + _KEYS_PER_REQUEST] for start in range(0, len(keys), _KEYS_PER_REQUEST)]
+        return await gather([partial(read, batch) for batch in batches], limit=_CONCURRENT_REQUESTS)
+
+    async def _snapshots(
+        self, keys: Sequence[Key], until: float, *, mask: Sequence[str] = ()
+    ) -> tuple[list[Snapshot], Answers]:
+        wanted = {self._layout.document(key): key for key in keys}
+        answers = await self._batch_get(wanted, until, mask=mask)
+        snapshots = [self._seen(document, wanted[document.name]) for document in answers.documents]
+        self._forget_missing(keys, snapshots)
+        return snapshots, answers
 
     async def page(self, query: Query, limit: int, cursor: Cursor | None, until: float) -> Page:
         """One page of a list: one request when no filter is left to apply here, as many as it takes otherwise."""
@@ -125,22 +143,41 @@ class Reader:
     async def count(self, query: Query, until: float) -> int:
         """How many items a query lists: counted by Firestore where it applies all filters, else here."""
         if not exact(query):
-            return await self._count_pages(query, until)
+            return sum([len(items) async for items in self._scan(query, _fields_of(query), lambda: until)])
         parent = self._layout.parent(query.collection, query.parent)
         try:
             return await self._connection.count(parent, structured(query, self._layout), until)
         except Fault as fault:
-            raise fault.error(self._name, collection=query.collection) from fault.cause
+            raise self._refused(query, fault) from fault.cause
 
-    async def _count_pages(self, query: Query, until: float) -> int:
-        total, cursor = 0, None
+    async def tally(self, query: Query, by: str, until: Callable[[], float]) -> dict[str, Tally]:
+        """How many items a query lists for each value of ``by``, from the fields of its documents.
+
+        Args:
+            query: what to count.
+            by: a field of the collection.
+            until: the deadline of a request that is sent now.
+        """
+        tallies: dict[str, Tally] = {}
+        async for items in self._scan(query, {by, *_fields_of(query)}, until):
+            for item in items:
+                if (value := item.fields.get(by)) is not None:
+                    place = item.fields[query.sort]
+                    one = Tally(1, place, place)
+                    tallies[value] = tallies[value] + one if value in tallies else one
+        return tallies
+
+    async def _scan(self, query: Query, fields: Iterable[str], until: Callable[[], float]) -> AsyncIterator[list[Item]]:
+        """All items that a query lists, with these fields alone and without payloads, in lists of some hundreds."""
+        mask = ["version", "expires_at", "deleted", *sorted(fields)]
+        cursor: Cursor | None = None
         while True:
-            answers = await self._documents(query, _LARGEST_STEP, cursor, until, mask=head_fields(query.collection))
+            answers = await self._documents(query, _SCAN_STEP, cursor, until(), mask=mask)
             items = [snapshot_of(each, self._key(each, query)).item for each in answers.documents]
             now = self._now()
-            total += sum(query.matches(item, now) for item in items)
-            if len(items) < _LARGEST_STEP:
-                return total
+            yield [item for item in items if query.matches(item, now)]
+            if len(items) < _SCAN_STEP:
+                return
             cursor = query.place(items[-1])
 
     async def _documents(
@@ -151,7 +188,11 @@ class Reader:
         try:
             return await self._connection.run_query(parent, message, until)
         except Fault as fault:
-            raise fault.error(self._name, collection=query.collection) from fault.cause
+            raise self._refused(query, fault) from fault.cause
+
+    def _refused(self, query: Query, fault: Fault) -> CloudDBError:
+        needed = " and ".join(map(str, indexes_for(query, self._layout.prefix)))
+        return fault.error(self._name, collection=query.collection, index=needed)
 
     async def _batch_get(self, wanted: dict[str, Key], until: float, *, mask: Sequence[str] = ()) -> Answers:
         try:
@@ -229,6 +270,12 @@ async def _untorn(read: Callable[[], Awaitable[T]]) -> T:
             if str(torn) == missing:
                 raise
             missing = str(torn)
+
+
+def _fields_of(query: Query) -> set[str]:
+    """The fields that a query looks at."""
+    ranged = (each.field for each in query.ranges)
+    return {query.sort, *query.equals, *query.any_of, *query.contains, *ranged}
 
 
 def _only(keys: Iterable[Key]) -> Key | None:

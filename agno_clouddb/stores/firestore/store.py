@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from agno_clouddb.errors import ConfigurationError, LifecycleError
@@ -18,11 +20,15 @@ from agno_clouddb.stores.base import (
     Mutation,
     Outcome,
     Page,
+    Progress,
     Query,
     Store,
+    Tally,
     check_write,
+    chosen,
 )
 from agno_clouddb.stores.clock import epoch_seconds
+from agno_clouddb.stores.firestore.indexes import composite_indexes
 from agno_clouddb.stores.firestore.names import Layout
 from agno_clouddb.stores.firestore.tokens import Tokens
 from agno_clouddb.stores.usage import Usage
@@ -152,18 +158,43 @@ class FirestoreStore(Store):
         if opened is not None:
             await opened.connection.aclose()
 
-    async def provision(self) -> None:
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         """Check that the database is there and can be read.
 
         Firestore makes collections with their first document, so that there is nothing to create. Composite indexes
-        are deployed with its command-line tools, from what ``firestore_indexes`` generates.
+        are deployed with its command-line tools, from what ``agno-clouddb schema firestore`` prints.
+
+        Args:
+            collections: whose indexes to wait for, by name; None: all.
+            wait_for_indexes: wait until the composite indexes are built, for at most half an hour. An emulator has
+                none.
+            progress: is told of every index how far it is.
 
         Raises:
+            InvalidRecord: there is no such collection.
             NotProvisioned: the project has no such database.
-            ConfigurationError: the credentials do not give access to it.
+            ConfigurationError: the credentials do not give access to it, or not to the list of its indexes.
+            IndexNotReady: an index is not deployed, or not built in time.
             Throttled, StoreUnavailable: it does not answer.
         """
-        await self._require_open().reader.get([Key("sessions", "provision")], self._until())
+        names = chosen(collections)
+        opened = self._require_open()
+        await opened.reader.get([Key("sessions", "provision")], self._until())
+        if not wait_for_indexes:
+            return
+        if self._emulator_host:
+            if progress is not None:
+                progress(f"{self.name}: an emulator needs no indexes")
+            return
+        admin = await asyncio.to_thread(_import_admin)
+        service = admin.IndexService(opened.connection, self.name, self._deadline)
+        await admin.await_indexes(service.states, composite_indexes(names, self._prefix), self.name, progress)
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
@@ -196,6 +227,14 @@ class FirestoreStore(Store):
         query.check()
         return await self._require_open().reader.count(query, self._until())
 
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
+        """As the port says, from the fields of all documents that the query lists: one read for each.
+
+        What has expired is left out. The deadline holds for each request, of which there is one for 1,000 documents.
+        """
+        query.check_field(by)
+        return await self._require_open().reader.tally(query, by, self._until)
+
     def _client(self) -> AsyncClient:
         if self._given is not None:
             return self._given
@@ -221,3 +260,7 @@ class FirestoreStore(Store):
                 remedy="Use one store in each event loop",
             )
         return opened
+
+
+def _import_admin() -> ModuleType:
+    return import_module("agno_clouddb.stores.firestore.admin")
