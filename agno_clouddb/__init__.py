@@ -7,9 +7,11 @@ import logging
 
 from agno_clouddb.database import Database, connect
 from agno_clouddb.errors import (
+    BulkWriteError,
     CloudDBError,
     ConfigurationError,
     ConflictError,
+    IndexNotReady,
     InvalidRecord,
     LifecycleError,
     NotOwner,
@@ -21,8 +23,17 @@ from agno_clouddb.errors import (
     StoreUnavailable,
     Throttled,
 )
+from agno_clouddb.records.evals import EvalRun
+from agno_clouddb.records.knowledge import KnowledgeContent
+from agno_clouddb.records.learnings import Learning
+from agno_clouddb.records.memories import UserMemory
+from agno_clouddb.records.metrics import Metrics
 from agno_clouddb.records.sessions import Run, Session
+from agno_clouddb.records.traces import Span, Trace
 from agno_clouddb.repositories.base import Page
+from agno_clouddb.repositories.bulk import BulkResult
+from agno_clouddb.repositories.records import UserStats
+from agno_clouddb.repositories.traces import SessionTraces
 
 __version__ = "0.1.0"
 
@@ -30,12 +41,19 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "BulkResult",
+    "BulkWriteError",
     "CloudDBError",
     "ConfigurationError",
     "ConflictError",
     "Database",
+    "EvalRun",
+    "IndexNotReady",
     "InvalidRecord",
+    "KnowledgeContent",
+    "Learning",
     "LifecycleError",
+    "Metrics",
     "NotOwner",
     "NotProvisioned",
     "Page",
@@ -45,7 +63,12 @@ __all__ = [
     "RecordTooLarge",
     "Run",
     "Session",
+    "SessionTraces",
+    "Span",
     "StoreUnavailable",
     "Throttled",
+    "Trace",
+    "UserMemory",
+    "UserStats",
     "connect",
 ]

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from types import MappingProxyType
 from typing import Self
 
 from agno_clouddb.errors import ConfigurationError
 from agno_clouddb.fanout.policy import Acks
 from agno_clouddb.fanout.store import FanOutStore
 from agno_clouddb.repositories.base import Connection
+from agno_clouddb.repositories.evals import Evals
+from agno_clouddb.repositories.expiry import ttls
+from agno_clouddb.repositories.knowledge import Knowledge
+from agno_clouddb.repositories.learnings import Learnings
+from agno_clouddb.repositories.memories import Memories
+from agno_clouddb.repositories.metrics import DailyMetrics
 from agno_clouddb.repositories.sessions import Sessions
-from agno_clouddb.stores.base import Consistency, Store
+from agno_clouddb.repositories.traces import Traces
+from agno_clouddb.repositories.transactions import Transaction
+from agno_clouddb.stores.base import Consistency, Progress, Store
 from agno_clouddb.stores.clock import HybridClock
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
 
@@ -26,14 +37,28 @@ class Database:
         consistency: what reads give unless a call says otherwise: ``strong`` sees every write acknowledged before
             the call, ``eventual`` may lag and costs half the read units on DynamoDB.
         clock: makes the version stamps.
+        ttl: see ``connect``.
     """
 
-    def __init__(self, store: Store, *, consistency: Consistency = "strong", clock: HybridClock | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        consistency: Consistency = "strong",
+        clock: HybridClock | None = None,
+        ttl: Mapping[str, float | timedelta] = MappingProxyType({}),
+    ) -> None:
         if consistency not in ("strong", "eventual"):
             raise ConfigurationError(f"consistency is {consistency!r}, neither strong nor eventual")
         self.store = store
-        self._connection = Connection(store, consistency, clock or HybridClock())
+        self._connection = Connection(store, consistency, clock or HybridClock(), ttls(ttl))
         self.sessions = Sessions(self._connection)
+        self.memories = Memories(self._connection)
+        self.metrics = DailyMetrics(self._connection)
+        self.evals = Evals(self._connection)
+        self.knowledge = Knowledge(self._connection)
+        self.traces = Traces(self._connection)
+        self.learnings = Learnings(self._connection)
 
     async def open(self) -> None:
         """Connect the store to the running event loop. Opening twice in one loop is harmless.
@@ -49,14 +74,40 @@ class Database:
         """Give back all connections. Closing twice is harmless; a closed Database can be opened again."""
         await self._connection.aclose()
 
-    async def provision(self) -> None:
+    async def provision(
+        self,
+        collections: Collection[str] | None = None,
+        *,
+        wait_for_indexes: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         """Create the tables and indexes that are missing, and wait until they can be used. Safe to call always.
 
+        Args:
+            collections: only these, by name, such as ``["sessions", "runs"]``; None: all.
+            wait_for_indexes: where indexes are deployed by other means, as on Firestore, wait for them too.
+            progress: is told what is being waited for, a line of text at a time.
+
         Raises:
+            InvalidRecord: there is no such collection.
             ConfigurationError: credentials do not allow it, or a table of the same name has another key.
+            IndexNotReady: an index that is to be waited for is not deployed.
             StoreUnavailable, Throttled: the service does not answer.
         """
-        await self._connection.store.provision()
+        await self._connection.store.provision(collections, wait_for_indexes=wait_for_indexes, progress=progress)
+
+    def transaction(self) -> Transaction:
+        """Writes of several records, stored all or none at the end of an ``async with`` block; see Transaction."""
+        repositories = (
+            self.sessions,
+            self.memories,
+            self.metrics,
+            self.evals,
+            self.knowledge,
+            self.traces,
+            self.learnings,
+        )
+        return Transaction(self._connection, {each.lists.record.collection.name: each for each in repositories})
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -72,6 +123,7 @@ def connect(
     deadline: float = 10.0,
     consistency: Consistency = "strong",
     acks: Acks = 1,
+    ttl: Mapping[str, float | timedelta] = MappingProxyType({}),
 ) -> Database:
     """A Database over one store, or over several at once. It is opened by ``async with``, or by ``open``.
 
@@ -85,6 +137,9 @@ def connect(
         consistency: what reads give unless a call says otherwise.
         acks: with several stores: 1 to succeed when one has acknowledged a write, ``"all"`` to raise PartialWrite
             unless all have.
+        ttl: how long records are kept from their last write, by collection: days, or a timedelta, such as
+            ``{"sessions": 90, "traces": 7}``. Runs are kept as long as sessions, spans as long as traces, each from its
+            own last write, unless they are named too. A record with a later expiry of its own keeps that.
 
     Raises:
         ConfigurationError: no store, an unknown scheme or parameter, or a value out of its range.
@@ -97,4 +152,4 @@ def connect(
     opened = [store_from_url(each, options) if isinstance(each, str) else each for each in stores]
     clock = HybridClock()
     store = opened[0] if len(opened) == 1 else FanOutStore(opened, acks=acks, clock=clock)
-    return Database(store, consistency=consistency, clock=clock)
+    return Database(store, consistency=consistency, clock=clock, ttl=ttl)

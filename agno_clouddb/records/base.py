@@ -6,17 +6,22 @@ payload, unknown ones included.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from typing import Any, ClassVar, Self
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agno_clouddb.errors import CloudDBError, InvalidRecord
 from agno_clouddb.stores import codec
 from agno_clouddb.stores.base import Item, Key
-from agno_clouddb.stores.schema import Collection
+from agno_clouddb.stores.schema import OWNER, Collection
 
-__all__ = ["Record", "to_text"]
+__all__ = ["Record", "new_id", "to_text"]
+
+_OF_THE_ITEM = ("version", "expires_at", "degraded")
 
 
 def to_text(path: str, value: datetime) -> str:
@@ -35,6 +40,11 @@ def to_text(path: str, value: datetime) -> str:
         raise InvalidRecord(path, "is outside the years 1 to 9999 in UTC") from None
 
 
+def new_id() -> str:
+    """An id for a record that names none: random, as text."""
+    return str(uuid4())
+
+
 class Record(BaseModel):
     """The base of all records: JSON values and datetimes with a zone, checked when written.
 
@@ -46,12 +56,52 @@ class Record(BaseModel):
 
     collection: ClassVar[Collection]
     unstored: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that are not stored, beside those of every record."""
+    lasting: ClassVar[tuple[str, ...]] = ("created_at",)
+    """Attributes that stay as they were first written."""
 
     version: str | None = Field(default=None, description="The stamp of the stored record; None before it is written")
+    expires_at: datetime | None = Field(
+        default=None, description="From when on the record counts as absent, to the second; None: it stays"
+    )
+    degraded: bool = Field(
+        default=False, exclude=True, description="Read without one of the stores of a fan-out; never stored"
+    )
+
+    @property
+    def key(self) -> Key:
+        """Where the record is stored.
+
+        Raises:
+            InvalidRecord: its id, or its parent's, is none that a store can hold.
+        """
+        declared = self.collection
+        parent = getattr(self, declared.parent_field) if declared.parent_field is not None else None
+        key = Key(declared.name, getattr(self, declared.id_field), parent)
+        key.check()
+        return key
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the library has read or returned this object, so that it knows what is kept over the next write."""
+        return self.version is not None
 
     def derived_fields(self) -> dict[str, str]:
         """Fields of the item which are not attributes of their own."""
         return {}
+
+    def first_written(self, version: str) -> Self:
+        """This record as its first write with a version stores it."""
+        return self
+
+    def kept(self, fields: Mapping[str, str]) -> dict[str, object]:
+        """The attributes that an object made anew takes over from the stored record with these fields."""
+        kept: dict[str, object] = {}
+        if OWNER in self.collection.fields:
+            kept[OWNER] = getattr(self, OWNER) or fields.get(OWNER)
+        if "created_at" in fields:
+            kept["created_at"] = datetime.fromisoformat(fields["created_at"])
+        return kept
 
     def to_item(self, key: Key, version: str) -> Item:
         """The item that stores this record.
@@ -63,13 +113,15 @@ class Record(BaseModel):
         self.check_types()
         fields = self.derived_fields()
         payload: dict[str, Any] = {}
-        skipped = {declared.id_field, declared.parent_field, "version", *self.unstored}
+        skipped = {declared.id_field, declared.parent_field, *_OF_THE_ITEM, *self.unstored}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if value is None or name in skipped:
                 continue
             if isinstance(value, datetime):
                 value = to_text(name, value)
+            elif isinstance(value, date):
+                value = value.isoformat()
             if name in declared.fields:
                 fields[name] = value
             else:
@@ -79,9 +131,16 @@ class Record(BaseModel):
             codec.check_json(name, f"the name of attribute {name!r}", collection=declared.name)
             codec.check_json(value, name, collection=declared.name)
             payload[name] = value
-        item = Item(key, version, fields, codec.encode(payload))
+        item = Item(key, version, fields, codec.encode(payload), self._expiry())
         item.check()
         return item
+
+    def _expiry(self) -> int | None:
+        """Seconds since the epoch from which the record counts as absent."""
+        if self.expires_at is None:
+            return None
+        to_text("expires_at", self.expires_at)
+        return math.ceil(self.expires_at.timestamp())
 
     def check_types(self) -> None:
         """Raise InvalidRecord, naming the attribute, unless all attributes are of their types."""
@@ -103,10 +162,13 @@ class Record(BaseModel):
         declared = cls.collection
         values: dict[str, Any] = codec.decode(item.data)
         values.update({name: value for name, value in item.fields.items() if name in cls.model_fields})
-        values[declared.id_field] = item.key.id
+        if declared.id_field in cls.model_fields:
+            values[declared.id_field] = item.key.id
         if declared.parent_field is not None:
             values[declared.parent_field] = item.key.parent
         values["version"] = item.version
+        if item.expires_at is not None:
+            values["expires_at"] = datetime.fromtimestamp(item.expires_at, UTC)
         try:
             return cls.model_validate(values)
         except ValidationError as error:

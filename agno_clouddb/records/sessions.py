@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.records.base import Record
+from agno_clouddb.stores.clock import is_version
 from agno_clouddb.stores.schema import RUNS, SESSIONS, Collection
 
 __all__ = ["MAX_NAME_BYTES", "SESSION_TYPES", "Run", "Session"]
@@ -58,11 +60,11 @@ class Session(Record):
         created_at: when the session was first written; set by the library when None.
         updated_at: when the session was last written; set by the library.
         generation: the version of the session's first write, which tells it from an earlier one of the same id.
-        degraded: True on a result that was read without one of the stores of a fan-out; never stored.
     """
 
     collection: ClassVar[Collection] = SESSIONS
-    unstored: ClassVar[frozenset[str]] = frozenset({"runs", "degraded"})
+    unstored: ClassVar[frozenset[str]] = frozenset({"runs"})
+    lasting: ClassVar[tuple[str, ...]] = ("created_at", "generation")
 
     session_id: str
     session_type: str = "agent"
@@ -75,13 +77,22 @@ class Session(Record):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     generation: str | None = None
-    degraded: bool = Field(default=False, exclude=True)
 
     @property
     def name(self) -> str | None:
         """The session's name, ``session_data["session_name"]``."""
         name = (self.session_data or {}).get("session_name")
         return name if isinstance(name, str) else None
+
+    @property
+    def is_stored(self) -> bool:
+        return self.version is not None and self.generation is not None and is_version(self.generation)
+
+    def first_written(self, version: str) -> Session:
+        return self.model_copy(update={"generation": version})
+
+    def kept(self, fields: Mapping[str, str]) -> dict[str, object]:
+        return {**super().kept(fields), "generation": fields.get("generation")}
 
     def derived_fields(self) -> dict[str, str]:
         if self.session_type not in SESSION_TYPES:

@@ -1,20 +1,32 @@
-"""What all repositories share: the connection to a store, stamped writes, optimistic updates, pages of records."""
+"""What all repositories share: the connection to a store, and changes carried out on it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
 import tenacity
 
 from agno_clouddb.concurrency import uninterrupted
 from agno_clouddb.errors import CloudDBError, ConflictError, InvalidRecord, LifecycleError, NotOwner, RecordNotFound
+from agno_clouddb.repositories.changes import Change
 from agno_clouddb.stores.base import Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
-from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.clock import HybridClock, is_version
 
-__all__ = ["MAX_PAGE", "Connection", "Page", "Repository"]
+__all__ = [
+    "MAX_PAGE",
+    "Connection",
+    "Page",
+    "Repository",
+    "check_consistency",
+    "check_limit",
+    "check_version",
+    "require",
+]
 
 T = TypeVar("T")
 
@@ -47,15 +59,23 @@ class Connection:
         store: where everything is kept.
         consistency: what reads give unless a call says otherwise.
         clock: makes the version stamps.
+        ttl: how long records of a collection are kept from their last write, unless a call says otherwise.
     """
 
-    def __init__(self, store: Store, consistency: Consistency, clock: HybridClock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        consistency: Consistency,
+        clock: HybridClock,
+        ttl: Mapping[str, timedelta] = MappingProxyType({}),
+    ) -> None:
         self._store = store
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._opening = asyncio.Lock()
         self.consistency = consistency
         self.clock = clock
+        self.ttl = ttl
 
     async def open(self) -> None:
         """Open the store for the running event loop. Opening twice in one loop is harmless."""
@@ -115,27 +135,93 @@ class Repository:
     def _clock(self) -> HybridClock:
         return self._connection.clock
 
-    async def _write(self, make: Callable[[str], Mutation]) -> Stored | Refused:
-        """Stamp a mutation and write it; refused as older, stamp it past what was found and write it again.
+    async def _apply(self, change: Change[T]) -> T:
+        """Carry a change out; a refusal which it neither adapts to nor accepts is raised as the error that says it."""
+        outcome = await self._attempt(change)
+        if isinstance(outcome, Stored):
+            return change.result(outcome.version)
+        if outcome.reason in change.accepts:
+            return change.result("")
+        raise change.error(outcome, self._store.name)
+
+    async def _attempt(self, change: Change[Any]) -> Stored | Refused:
+        """Stamp a change and write it; refused as older, stamp it past what was found and write it again.
 
         Raises:
             ConflictError: it kept being refused as older.
             CloudDBError: the store failed.
         """
+        self._observe_expected(change)
         for _ in range(_MAX_STAMPS):
-            mutation = make(self._clock.stamp())
+            mutation = change.mutation(self._clock.stamp())
             (outcome,) = await self._store.write([mutation])
-            refused = self._seen(outcome)
-            if not (isinstance(refused, Refused) and refused.reason == "older"):
-                return refused
-            if refused.version is not None and not self._clock.observe(refused.version):
-                raise CloudDBError(
-                    f"the stored version {refused.version} is too far in the future to be written over",
-                    store=self._store.name,
-                    key=mutation.key,
-                    remedy="Check the clocks of all writers; delete the record from the store itself",
-                )
-        raise ConflictError(mutation.version, refused.version, store=self._store.name, key=mutation.key)
+            answer = self._seen(outcome)
+            if isinstance(answer, Stored) or not (self._restamps(mutation, answer) or change.adapt(answer)):
+                return answer
+        raise ConflictError(mutation.version, answer.version, store=self._store.name, key=change.key)
+
+    async def _apply_each(self, changes: Sequence[Change[T]]) -> list[T]:
+        """Carry changes out, each on its own, in one request of the store where that suffices.
+
+        Raises what ``_apply`` raises, for the first that fails; others may stand.
+        """
+        mutations = [change.mutation(self._clock.stamp()) for change in changes]
+        results: list[T] = []
+        for change, mutation, outcome in zip(changes, mutations, await self._store.write(mutations), strict=True):
+            answer = self._seen(outcome)
+            if isinstance(answer, Stored):
+                results.append(change.result(answer.version))
+            elif self._restamps(mutation, answer) or change.adapt(answer):
+                results.append(await self._apply(change))
+            elif answer.reason in change.accepts:
+                results.append(change.result(""))
+            else:
+                raise change.error(answer, self._store.name)
+        return results
+
+    async def _apply_at_once(self, changes: Sequence[Change[Any]]) -> list[Any]:
+        """Carry changes out all or none.
+
+        Raises:
+            ConflictError, RecordNotFound, NotOwner: one of them was refused, and so none is stored.
+            InvalidRecord: more than the store takes in one atomic write; nothing was sent.
+            CloudDBError: the store failed.
+        """
+        for change in changes:
+            self._observe_expected(change)
+        for _ in range(_MAX_STAMPS):
+            mutations = [change.mutation(self._clock.stamp()) for change in changes]
+            answers = [self._seen(outcome) for outcome in await self._store.write(mutations, atomic=True)]
+            if all(isinstance(answer, Stored) for answer in answers):
+                return [change.result(each.version) for change, each in zip(changes, mutations, strict=True)]
+            for change, mutation, answer in zip(changes, mutations, answers, strict=True):
+                if isinstance(answer, Stored) or answer.reason == "atomic":
+                    continue
+                if not (self._restamps(mutation, answer) or change.adapt(answer)):
+                    raise change.error(answer, self._store.name)
+        raise ConflictError(None, None, store=self._store.name, key=changes[0].key)
+
+    def _observe_expected(self, change: Change[Any]) -> None:
+        # Else a fan-out whose primary lags would store what is older than what it replaces on the others.
+        if change.expected is not None:
+            self._clock.observe(change.expected)
+
+    def _restamps(self, mutation: Mutation, refused: Refused) -> bool:
+        """Whether a write was refused only because what is stored is newer, and can be stamped past it.
+
+        Raises:
+            CloudDBError: what is stored is too far in the future.
+        """
+        if refused.reason != "older":
+            return False
+        if refused.version is not None and not self._clock.observe(refused.version):
+            raise CloudDBError(
+                f"the stored version {refused.version} is too far in the future to be written over",
+                store=self._store.name,
+                key=mutation.key,
+                remedy="Check the clocks of all writers; delete the record from the store itself",
+            )
+        return True
 
     def _seen(self, outcome: Outcome) -> Stored | Refused:
         """Advance the clock past what an outcome shows; raise the error of a failed one."""
@@ -144,14 +230,6 @@ class Repository:
         if outcome.version is not None:
             self._clock.observe(outcome.version)
         return outcome
-
-    def _raise_refused(self, key: Key, refused: Refused, expected: str | None = None) -> NoReturn:
-        """Turn a refusal into the error that says it."""
-        if refused.reason == "owner":
-            raise self._not_owner(key)
-        if refused.reason == "absent" and expected is None:
-            raise self._not_found(key)
-        raise ConflictError(expected, refused.version, store=self._store.name, key=key)
 
     def _not_found(self, key: Key) -> RecordNotFound:
         return RecordNotFound("there is no such record", store=self._store.name, key=key)
@@ -186,3 +264,9 @@ def check_limit(limit: int) -> None:
     """Raise InvalidRecord unless ``limit`` is a number of records that one page may have."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise InvalidRecord("limit", f"is {limit!r}, not a number from 1 to {MAX_PAGE}")
+
+
+def check_version(version: str | None) -> None:
+    """Raise InvalidRecord unless ``version`` is a stamp of this library, or None."""
+    if version is not None and not is_version(version):
+        raise InvalidRecord("expected_version", f"{version!r} is not a version of this library")

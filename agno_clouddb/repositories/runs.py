@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
-from agno_clouddb.records.sessions import Run
-from agno_clouddb.repositories.base import Connection, Repository, check_consistency, require
-from agno_clouddb.stores.base import Condition, Consistency, Delete, Item, Key, Page, Put, Query, Refused, Stored
-from agno_clouddb.stores.clock import is_version, version_millis
+from agno_clouddb.records.sessions import Run, Session
+from agno_clouddb.repositories.base import Connection, check_consistency, require
+from agno_clouddb.repositories.changes import Change, Removal
+from agno_clouddb.repositories.expiry import expiring, ttl_of
+from agno_clouddb.repositories.records import Records
+from agno_clouddb.stores.base import Condition, Consistency, Item, Key, Mutation, Page, Put, Query, Refused
+from agno_clouddb.stores.clock import epoch_seconds, is_version, version_millis
 
-__all__ = ["RUNS_PAGE", "Runs", "run_key", "runs_query", "session_key"]
+__all__ = ["RUNS_PAGE", "RunWrite", "Runs", "run_key", "runs_query", "session_key"]
 
 RUNS_PAGE = 500
 """The most runs that are read at once."""
@@ -38,7 +40,53 @@ class _Known:
     until: float  # by the monotonic clock, in seconds
 
 
-class Runs(Repository):
+class RunWrite(Change[Run]):
+    """Write a run: over a stored one, which keeps its place, or at the end of its session.
+
+    Args:
+        key: where the run is stored.
+        run: what to write.
+        generation: that of its session; a function where the session is written in the same transaction.
+        place: the place that the stored run is known to have; None: it is not known to be stored.
+    """
+
+    def __init__(self, key: Key, run: Run, generation: str | Callable[[], str], place: str | None = None) -> None:
+        self.key = key
+        self._run = run.model_copy(update={"session_id": key.parent})
+        self._generation = generation
+        self._place = place
+        self._creating = place is None
+
+    def mutation(self, version: str) -> Mutation:
+        return Put(self._placed(version).to_item(self.key, version), Condition(absent=self._creating))
+
+    def adapt(self, refused: Refused) -> bool:
+        if not (self._creating and refused.reason == "exists"):
+            return False
+        self._creating = False
+        # It keeps its place, unless it is left over from an earlier session of the same id.
+        if refused.fields.get("generation") == self._session_generation():
+            self._place = refused.fields.get("run_index")
+        return True
+
+    def result(self, version: str) -> Run:
+        return self._placed(version).model_copy(update={"version": version})
+
+    def _placed(self, version: str) -> Run:
+        """The run at its place, which tells when it was first written."""
+        place = self._place or version
+        first_written = datetime.fromtimestamp(version_millis(place) / 1000, UTC)
+        created_at = self._run.created_at or first_written
+        generation = self._session_generation()
+        return self._run.model_copy(
+            update={"run_index": place, "generation": generation, "created_at": created_at},
+        )
+
+    def _session_generation(self) -> str:
+        return self._generation if isinstance(self._generation, str) else self._generation()
+
+
+class Runs(Records[Session]):
     """What ``db.sessions`` does with runs."""
 
     def __init__(self, connection: Connection) -> None:
@@ -46,7 +94,15 @@ class Runs(Repository):
         # Sessions known to exist, so that appending a run need not read the session's header first.
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    async def append_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
+    async def append_run(
+        self,
+        session_id: str,
+        run: Run,
+        *,
+        user_id: str | None = None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+    ) -> Run:
         """Add a run to the end of a session, in one request; the header is not touched.
 
         A run of the same ``run_id`` is replaced and keeps its place, so that the call can be repeated safely. The order
@@ -58,6 +114,9 @@ class Runs(Repository):
                 minute is looked up first, which costs one more request.
             run: what to write; its ``run_index`` is set by the call.
             user_id: only when the session belongs to this user.
+            expires_in: seconds, or a timedelta, after which the run counts as absent.
+            expires_at: the same as a moment. Without either, the run keeps its expiry, or is kept as long as the
+                Database's ``ttl`` says, from its own last write.
 
         Whether the session exists, and whose it is, is judged by what this Database saw of it within that minute. A run
         appended to a session that another process has deleted meanwhile is deleted with it: it does not show in a
@@ -74,11 +133,19 @@ class Runs(Repository):
         """
         require(Run, run, "run")
         run_key(session_id, run.run_id)
+        expiring_run = self._expiring_run(run, expires_in, expires_at)
         session = await self._require_session(session_id, user_id)
-        (stored,) = await self._append(session_id, session.generation, [run])
-        return stored
+        return await self._apply(RunWrite(run_key(session_id, run.run_id), expiring_run, session.generation))
 
-    async def upsert_run(self, session_id: str, run: Run, *, user_id: str | None = None) -> Run:
+    async def upsert_run(
+        self,
+        session_id: str,
+        run: Run,
+        *,
+        user_id: str | None = None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+    ) -> Run:
         """Write a run: a stored one is replaced and keeps its place, a new one goes to the end of the session.
 
         One request for a run that was read or returned by this library, as ``append_run`` otherwise.
@@ -87,9 +154,11 @@ class Runs(Repository):
         require(Run, run, "run")
         placed = run.version is not None and run.run_index is not None and is_version(run.run_index)
         if not placed or run.session_id != session_id:
-            return await self.append_run(session_id, run, user_id=user_id)
+            return await self.append_run(session_id, run, user_id=user_id, expires_in=expires_in, expires_at=expires_at)
+        key = run_key(session_id, run.run_id)
+        expiring_run = self._expiring_run(run, expires_in, expires_at)
         session = await self._require_session(session_id, user_id)
-        return await self._put_run(run_key(session_id, run.run_id), _of(run, session.generation), run.run_index)
+        return await self._apply(RunWrite(key, expiring_run, session.generation, run.run_index))
 
     async def get_run(
         self, session_id: str, run_id: str, *, user_id: str | None = None, consistency: Consistency | None = None
@@ -134,24 +203,12 @@ class Runs(Repository):
 
     async def _append(self, session_id: str, generation: str, runs: Sequence[Run]) -> list[Run]:
         """Write runs that are not stored yet to the end of a session, in order, all at once."""
-        keys = [run_key(session_id, run.run_id) for run in runs]
-        fresh = [_of(run, generation).model_copy(update={"session_id": session_id}) for run in runs]
-        stamps = [self._clock.stamp() for _ in fresh]
-        outcomes = await self._store.write(
-            [
-                Put(_placed(run, stamp).to_item(key, stamp), Condition(absent=True))
-                for run, key, stamp in zip(fresh, keys, stamps, strict=True)
-            ]
-        )
-        stored: list[Run] = []
-        for run, key, outcome in zip(fresh, keys, map(self._seen, outcomes), strict=True):
-            if isinstance(outcome, Stored):
-                stored.append(_placed(run, outcome.version).model_copy(update={"version": outcome.version}))
-                continue
-            # It is there already and keeps its place, unless it is left over from an earlier session of the same id.
-            kept = outcome.reason == "exists" and outcome.fields.get("generation") == generation
-            stored.append(await self._put_run(key, run, outcome.fields.get("run_index") if kept else None))
-        return stored
+        return await self._apply_each([RunWrite(run_key(session_id, run.run_id), run, generation) for run in runs])
+
+    def _expiring_run(
+        self, run: Run, expires_in: float | timedelta | None = None, expires_at: datetime | None = None
+    ) -> Run:
+        return expiring(run, ttl_of(run, self._connection.ttl), expires_in, expires_at)
 
     def _check_runs(self, session_id: str, runs: Sequence[Run]) -> None:
         """Raise InvalidRecord or RecordTooLarge unless all runs can be stored."""
@@ -166,13 +223,6 @@ class Runs(Repository):
                 raise RecordTooLarge(item.size, limit, store=self._store.name, key=key)
             seen.add(key)
 
-    async def _put_run(self, key: Key, run: Run, place: str | None) -> Run:
-        """Write a run over what is stored; at the end of the session when it has no place."""
-        outcome = await self._write(lambda version: Put(_placed(run, place or version).to_item(key, version)))
-        if isinstance(outcome, Refused):
-            self._raise_refused(key, outcome)
-        return _placed(run, place or outcome.version).model_copy(update={"version": outcome.version})
-
     async def _delete_runs(self, session_id: str) -> None:
         """Delete the runs that do not belong to the session that has the id now, if one has."""
         query, cursor = runs_query(session_id), None
@@ -180,19 +230,13 @@ class Runs(Repository):
             page = await self._store.query(query, limit=RUNS_PAGE, cursor=cursor)
             # Read after its runs: a session made anew meanwhile is seen, whose runs stay.
             (header,) = (await self._store.get([session_key(session_id)])).items
-            await self._delete_all([item for item in page.items if header is None or not belongs(item, header)])
+            for item in page.items:
+                self._clock.observe(item.version)
+            left = [item.key for item in page.items if header is None or not belongs(item, header)]
+            await self._apply_each([Removal(key) for key in left])
             cursor = page.cursor
             if cursor is None:
                 return
-
-    async def _delete_all(self, items: Sequence[Item]) -> None:
-        for item in items:
-            self._clock.observe(item.version)
-        version = self._clock.stamp()
-        outcomes = await self._store.write([Delete(item.key, version) for item in items])
-        for item, outcome in zip(items, map(self._seen, outcomes), strict=True):
-            if isinstance(outcome, Refused) and outcome.reason == "older":
-                await self._write(partial(Delete, item.key))
 
     async def _require_session(self, session_id: str, user_id: str | None) -> _Known:
         """What is known of a session, which is looked up when need be; raise unless it is there for ``user_id``."""
@@ -209,24 +253,16 @@ class Runs(Repository):
 
     def _remember(self, header: Item) -> _Known:
         self._clock.observe(header.version)
-        return self._know(header.key.id, header.owner, header.fields.get("generation", ""))
+        left = header.expires_at - epoch_seconds() if header.expires_at is not None else _KNOWN_SECONDS
+        return self._know(header.key.id, header.owner, header.fields.get("generation", ""), left)
 
-    def _know(self, session_id: str, owner: str | None, generation: str) -> _Known:
-        known = self._known[session_id] = _Known(owner, generation, time.monotonic() + _KNOWN_SECONDS)
+    def _know(self, session_id: str, owner: str | None, generation: str, seconds: float = _KNOWN_SECONDS) -> _Known:
+        until = time.monotonic() + min(seconds, _KNOWN_SECONDS)
+        known = self._known[session_id] = _Known(owner, generation, until)
         self._known.move_to_end(session_id)
         if len(self._known) > _KNOWN_SESSIONS:
             self._known.popitem(last=False)
         return known
-
-
-def _of(run: Run, generation: str) -> Run:
-    return run.model_copy(update={"generation": generation})
-
-
-def _placed(run: Run, place: str) -> Run:
-    """A run at a place, which tells when it was first written."""
-    first_written = datetime.fromtimestamp(version_millis(place) / 1000, UTC)
-    return run.model_copy(update={"run_index": place, "created_at": run.created_at or first_written})
 
 
 def session_key(session_id: str) -> Key:

@@ -6,40 +6,23 @@ with the conversation.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Literal, TypedDict, Unpack
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Literal, TypedDict, Unpack
 
 from agno_clouddb.concurrency import gather
-from agno_clouddb.errors import ConflictError, InvalidRecord
-from agno_clouddb.records.base import to_text
+from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.records.sessions import Run, Session
-from agno_clouddb.repositories.base import Page, check_consistency, check_limit, require
+from agno_clouddb.repositories.base import Page, check_consistency, check_version
+from agno_clouddb.repositories.changes import Removal, Upsert
+from agno_clouddb.repositories.listing import Filter, Lists
 from agno_clouddb.repositories.runs import RUNS_PAGE, Runs, runs_query, session_key
 from agno_clouddb.stores import base as port
-from agno_clouddb.stores.base import (
-    Batch,
-    Condition,
-    Consistency,
-    Cursor,
-    Delete,
-    Key,
-    Put,
-    Query,
-    Range,
-    Refused,
-    Stored,
-)
-from agno_clouddb.stores.clock import is_version
+from agno_clouddb.stores.base import Batch, Consistency, Item, Key, Refused
 
 __all__ = ["SessionFilters", "Sessions"]
 
 Sort = Literal["created_at", "-created_at", "updated_at", "-updated_at"]
-
-_SORTS = ("created_at", "-created_at", "updated_at", "-updated_at")
-_DELETES_AT_ONCE = 16
 
 
 class SessionFilters(TypedDict, total=False):
@@ -65,6 +48,21 @@ class SessionFilters(TypedDict, total=False):
 
 class Sessions(Runs):
     """Sessions and their runs. Reads are strongly consistent unless the call or the Database says otherwise."""
+
+    lists = Lists(
+        Session,
+        filters={
+            "session_type": Filter("equal", "session_type"),
+            "component_id": Filter("equal", "component_id"),
+            "user_id": Filter("equal", "user_id"),
+            "name": Filter("contains", "session_name"),
+            "created_from": Filter("from", "created_at"),
+            "created_to": Filter("to", "created_at"),
+            "updated_from": Filter("from", "updated_at"),
+            "updated_to": Filter("to", "updated_at"),
+        },
+        sorts=("created_at", "updated_at"),
+    )
 
     async def get(
         self,
@@ -114,7 +112,13 @@ class Sessions(Runs):
         return session
 
     async def upsert(
-        self, session: Session, *, user_id: str | None = None, expected_version: str | None = None
+        self,
+        session: Session,
+        *,
+        user_id: str | None = None,
+        expected_version: str | None = None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
     ) -> Session:
         """Write the session's header, and those of its ``runs`` that were never stored.
 
@@ -127,6 +131,10 @@ class Sessions(Runs):
             user_id: the user on whose behalf; by default the session's own ``user_id``. A session that belongs to
                 another user is not changed; one that belongs to nobody is claimed.
             expected_version: write only when the stored version is this one.
+            expires_in: seconds, or a timedelta, after which the session, and the runs that are written with it, count
+                as absent.
+            expires_at: the same as a moment. Without either, the session keeps its expiry, or is kept as long as the
+                Database's ``ttl`` says.
 
         Returns:
             What is stored, with its version.
@@ -138,22 +146,14 @@ class Sessions(Runs):
             NotOwner: the session belongs to another user.
             PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
-        require(Session, session, "session")
-        session.check_types()
-        key = session_key(session.session_id)
-        if user_id is not None and session.user_id not in (None, user_id):
-            raise InvalidRecord("user_id", f"is {session.user_id!r} but the call is made for {user_id!r}")
-        owner = user_id if user_id is not None else session.user_id
-        if user_id is not None:
-            session = session.model_copy(update={"user_id": user_id})
+        session, owner = self._owned(session, user_id)
+        key = session.key
+        check_version(expected_version)
         fresh = [run for run in session.runs if run.version is None]
         self._check_runs(session.session_id, fresh)
-        if expected_version is not None:
-            stored = await self._replace(key, session, expected_version, owner)
-        elif session.version is None or session.generation is None or not is_version(session.generation):
-            stored = await self._create_or_replace(key, session, owner)
-        else:
-            stored = await self._put(key, _touched(session, created_at=session.created_at), Condition(owner=owner))
+        fresh = [self._expiring_run(run, expires_in, expires_at) for run in fresh]
+        session = self._expiring(session, expires_in, expires_at)
+        stored = await self._apply(Upsert(key, session, owner=owner, expected=expected_version))
         known = self._know(stored.session_id, stored.user_id, stored.generation or "")
         if not fresh:
             return stored
@@ -184,22 +184,7 @@ class Sessions(Runs):
             InvalidRecord: an argument is out of its range, a datetime has no zone, or the cursor is of another list.
             QueryNotIndexed, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
-        check_limit(limit)
-        query = _list_query(filters, sort)
-        place = Cursor.decode(cursor, query) if cursor is not None else None
-        page = await self._store.query(
-            query, limit=limit, cursor=place, consistency=check_consistency(consistency, self._connection.consistency)
-        )
-        for item in page.items:
-            self._remember(item)
-        sessions = [Session.from_item(item) for item in page.items]
-        for session in sessions:
-            session.degraded = page.degraded
-        return Page(
-            sessions,
-            page.cursor.encode(query) if page.cursor is not None else None,
-            page.degraded,
-        )
+        return await self._page(self.lists.listing(filters, sort), limit, cursor, consistency)
 
     async def iterate(
         self,
@@ -210,67 +195,12 @@ class Sessions(Runs):
         **filters: Unpack[SessionFilters],
     ) -> AsyncIterator[Session]:
         """All sessions that ``list`` would list, holding one page of ``page_size`` at a time."""
-        cursor: str | None = None
-        while True:
-            page = await self.list(sort=sort, limit=page_size, cursor=cursor, consistency=consistency, **filters)
-            for session in page.items:
-                yield session
-            cursor = page.cursor
-            if cursor is None:
-                return
+        async for session in self._iterate(self.lists.listing(filters, sort), page_size, consistency):
+            yield session
 
     async def count(self, **filters: Unpack[SessionFilters]) -> int:
         """How many sessions ``list`` would list. Arguments and errors are those of ``list``."""
-        by_update = {"updated_from", "updated_to"} & filters.keys() and not {
-            "created_from",
-            "created_to",
-        } & filters.keys()
-        return await self._store.count(_list_query(filters, "updated_at" if by_update else "created_at"))
-
-    async def update(
-        self, session_id: str, function: Callable[[Session], Session | None], *, user_id: str | None = None
-    ) -> Session:
-        """Read the header, change it and write it; begin anew when somebody else has written in between.
-
-        Args:
-            session_id: which session.
-            function: takes the session, without its runs, and returns what to write, or changes what it is given and
-                returns None. It may be called several times and must have no other effect.
-            user_id: only when the session belongs to this user.
-
-        Returns:
-            What is stored, with its version; ``degraded`` when the session was read without one of the stores of a
-            fan-out, so that a change which that store alone has may be overwritten.
-
-        Raises:
-            RecordNotFound: there is no such session.
-            NotOwner: it belongs to another user.
-            ConflictError: others kept writing in between, for a hundred attempts.
-            InvalidRecord, RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
-        """
-        key = session_key(session_id)
-        async for attempt in self._attempts():
-            with attempt:
-                batch = await self._store.get([key])
-                header = batch.items[0]
-                if header is None:
-                    self._known.pop(session_id, None)
-                    raise self._not_found(key)
-                if user_id is not None and header.owner != user_id:
-                    raise self._not_owner(key)
-                session = Session.from_item(header)
-                changed = function(session)
-                changed = session if changed is None else changed
-                if inspect.iscoroutine(changed):
-                    changed.close()
-                require(Session, changed, "function")
-                if changed.session_id != session_id:
-                    raise InvalidRecord("session_id", "must not be changed by the function", collection="sessions")
-                changed = _touched(changed, created_at=changed.created_at or session.created_at)
-                changed = changed.model_copy(update={"generation": session.generation})
-                stored = await self._put(key, changed, Condition(expected=header.version, owner=user_id))
-                return stored.model_copy(update={"degraded": batch.degraded})
-        raise AssertionError("attempts end with a result or an error")
+        return await self._count(filters)
 
     async def rename(self, session_id: str, name: str, *, user_id: str | None = None) -> Session:
         """Set the session's name, ``session_data["session_name"]``. Results and errors are those of ``update``."""
@@ -304,18 +234,20 @@ class Sessions(Runs):
         """
         key = session_key(session_id)
         self._known.pop(session_id, None)
-        outcome = await self._write(lambda version: Delete(key, version, Condition(owner=user_id)))
-        existed = not isinstance(outcome, Refused)
+        outcome = await self._attempt(Removal(key, owner=user_id))
         if not (isinstance(outcome, Refused) and outcome.reason == "owner"):
             await self._delete_runs(session_id)
-        return existed
+        return not isinstance(outcome, Refused)
 
-    async def delete_many(self, session_ids: Sequence[str], *, user_id: str | None = None) -> int:
+    async def delete_many(
+        self, ids: Iterable[str], *, user_id: str | None = None, progress: Callable[[int], None] | None = None
+    ) -> int:
         """Delete sessions and their runs, several at a time.
 
         Args:
-            session_ids: which sessions; an id given twice counts once.
+            ids: which sessions; an id given twice counts once.
             user_id: only those that belong to this user.
+            progress: is told after each session how many are deleted.
 
         Returns:
             How many were there, and this user's.
@@ -323,9 +255,7 @@ class Sessions(Runs):
         Raises:
             What ``delete`` raises, at the first one that fails; others may have been deleted. Repeat the call.
         """
-        unique = list({session_key(session_id): session_id for session_id in session_ids}.values())
-        calls = [partial(self.delete, session_id, user_id=user_id) for session_id in unique]
-        return sum(await gather(calls, limit=_DELETES_AT_ONCE))
+        return await self._delete_each(ids, user_id, progress)
 
     async def _header_and_runs(self, key: Key, size: int, consistency: Consistency) -> tuple[Batch, port.Page]:
         store, query = self._store, runs_query(key.id)
@@ -340,85 +270,24 @@ class Sessions(Runs):
         assert isinstance(page, port.Page)
         return batch, page
 
-    async def _create_or_replace(self, key: Key, session: Session, owner: str | None) -> Session:
-        """Write a session object that was never stored, over nothing or over a stored session."""
-        now = datetime.now(UTC)
-        fresh = session.model_copy(
-            update={"created_at": session.created_at or now, "updated_at": session.updated_at or now}
-        )
+    def _upsert(
+        self,
+        record: Session,
+        user_id: str | None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        expected: str | None = None,
+    ) -> Upsert[Session]:
+        change = super()._upsert(record, user_id, expires_in, expires_at, expected)
+        if any(run.version is None for run in record.runs):
+            raise InvalidRecord(
+                "runs",
+                "were never stored, and only upsert writes them",
+                collection="sessions",
+                remedy="Write them with append_run, or the session with upsert",
+            )
+        return change
 
-        def first(version: str) -> Put:
-            item = fresh.model_copy(update={"generation": version}).to_item(key, version)
-            return Put(item, Condition(absent=True, owner=owner))
-
-        outcome = await self._write(first)
-        if isinstance(outcome, Stored):
-            return fresh.model_copy(update={"generation": outcome.version, "version": outcome.version})
-        if outcome.reason != "exists":
-            self._raise_refused(key, outcome)
-        kept = fresh.model_copy(update=_kept(fresh, outcome.fields))
-        return await self._put(key, kept, Condition(owner=owner))
-
-    async def _replace(self, key: Key, session: Session, expected: str, owner: str | None) -> Session:
-        """Write a session over the version that the caller expects."""
-        if not is_version(expected):
-            raise InvalidRecord("expected_version", f"{expected!r} is not a version of this library")
-        if session.generation is None or not is_version(session.generation):
-            header = (await self._store.get([key])).items[0]
-            if header is None:
-                raise ConflictError(expected, None, store=self._store.name, key=key)
-            session = session.model_copy(update=_kept(session, header.fields))
-        touched = _touched(session, created_at=session.created_at)
-        return await self._put(key, touched, Condition(expected=expected, owner=owner))
-
-    async def _put(self, key: Key, session: Session, condition: Condition) -> Session:
-        if condition.expected is not None:
-            # Else a fan-out whose primary lags would store what is older than what it replaces on the others.
-            self._clock.observe(condition.expected)
-        outcome = await self._write(lambda version: Put(session.to_item(key, version), condition))
-        if isinstance(outcome, Refused):
-            self._raise_refused(key, outcome, condition.expected)
-        return session.model_copy(update={"version": outcome.version})
-
-
-def _list_query(filters: SessionFilters, sort: str) -> Query:
-    if unknown := filters.keys() - SessionFilters.__annotations__.keys():
-        raise TypeError(
-            f"unknown filters {', '.join(sorted(unknown))}; there are {', '.join(SessionFilters.__annotations__)}"
-        )
-    if sort not in _SORTS:
-        raise InvalidRecord("sort", f"is {sort!r}, not one of {', '.join(_SORTS)}")
-    given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
-    name = given.get("name")
-    if name is not None and not isinstance(name, str):
-        raise InvalidRecord("name", f"is of type {type(name).__name__}, not text")
-    return Query(
-        "sessions",
-        sort=sort.removeprefix("-"),
-        descending=sort.startswith("-"),
-        equals={field: given[field] for field in ("session_type", "component_id", "user_id") if field in given},
-        ranges=tuple(
-            Range(f"{moment}_at", _bound(given, f"{moment}_from"), _bound(given, f"{moment}_to"))
-            for moment in ("created", "updated")
-            if {f"{moment}_from", f"{moment}_to"} & given.keys()
-        ),
-        contains={"session_name": name} if name else {},
-    )
-
-
-def _bound(given: dict[str, Any], name: str) -> str | None:
-    return to_text(name, given[name]) if name in given else None
-
-
-def _touched(session: Session, *, created_at: datetime | None) -> Session:
-    now = datetime.now(UTC)
-    return session.model_copy(update={"created_at": created_at or now, "updated_at": now})
-
-
-def _kept(session: Session, fields: Mapping[str, str]) -> dict[str, object]:
-    """What a session object made anew takes over from the stored session."""
-    return {
-        "generation": fields.get("generation"),
-        "created_at": datetime.fromisoformat(fields["created_at"]),
-        "user_id": session.user_id or fields.get("user_id"),
-    }
+    def _read(self, item: Item, degraded: bool = False) -> Session:
+        self._remember(item)
+        return super()._read(item, degraded)

@@ -1,4 +1,8 @@
-"""Databases over every store, alone and in a fan-out."""
+"""Databases over every store, alone and in a fan-out.
+
+A module that needs some collections only names them in ``COLLECTIONS``: making tables takes most of a test's
+time.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-async def db(urls: tuple[str, ...]) -> AsyncIterator[Database]:
-    """A provisioned Database over each store in turn, and over fan-outs."""
+def collections(request: pytest.FixtureRequest) -> tuple[str, ...] | None:
+    """The collections that the module of the test needs; None: all."""
+    return getattr(request.module, "COLLECTIONS", None)
+
+
+@pytest.fixture
+async def db(urls: tuple[str, ...], collections: tuple[str, ...] | None) -> AsyncIterator[Database]:
+    """A Database over each store in turn, and over fan-outs, with the collections of the module provisioned."""
     async with connect(*urls) as database:
-        await database.provision()
+        await database.provision(collections)
         yield database

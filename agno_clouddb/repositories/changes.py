@@ -1,0 +1,157 @@
+"""Changes: writes before they are stamped, each of which can adapt itself to what a store refuses it for.
+
+A repository makes changes; ``Repository`` carries them out: one by itself, many in batches, or several all at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from agno_clouddb.errors import CloudDBError, ConflictError, NotOwner, RecordNotFound
+from agno_clouddb.records.base import Record
+from agno_clouddb.stores.base import Condition, Delete, Key, Mutation, Put, Refused
+
+__all__ = ["Change", "Creation", "Removal", "Upsert", "touched"]
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+class Change(ABC, Generic[T]):
+    """One write that is to be made.
+
+    Attributes:
+        key: what it writes.
+        expected: the version that the caller expects to be stored; None: any, or none.
+        accepts: the refusals that are no failure: there is nothing to be done.
+    """
+
+    key: Key
+    expected: str | None = None
+    accepts: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def mutation(self, version: str) -> Mutation:
+        """The write with a version.
+
+        Raises:
+            InvalidRecord: a value that no store can hold.
+        """
+
+    def adapt(self, refused: Refused) -> bool:
+        """Become another write after a refusal; False when there is nothing else to try."""
+        return False
+
+    def error(self, refused: Refused, store: str) -> CloudDBError:
+        """What a refusal by a store means to the caller."""
+        if refused.reason == "owner":
+            return NotOwner("the record belongs to another user", store=store, key=self.key)
+        if refused.reason == "absent" and self.expected is None:
+            return RecordNotFound("there is no such record", store=store, key=self.key)
+        return ConflictError(self.expected, refused.version, store=store, key=self.key)
+
+    @abstractmethod
+    def result(self, version: str) -> T:
+        """What is stored by the mutation of that version."""
+
+
+class Upsert(Change[R]):
+    """Write a record over what is stored, or over nothing.
+
+    An object that the library has read or returned is written as it is. One made anew is written over nothing at
+    first; when a record is there, what that record keeps is taken over, and it is replaced. With an expected version
+    that first write can only be refused, by what is there or because nothing is.
+
+    Args:
+        key: where the record is stored.
+        record: what to write.
+        owner: the user that a stored record must belong to; None: anybody.
+        expected: the version that must be stored, or an older one; None: any.
+    """
+
+    def __init__(self, key: Key, record: R, *, owner: str | None = None, expected: str | None = None) -> None:
+        self.key = key
+        self.expected = expected
+        self._owner = owner
+        self._creating = not record.is_stored
+        self._record = touched(record, keep=self._creating)
+        self.written = self._record
+        """What the last mutation writes, or after a refusal the next one."""
+
+    def mutation(self, version: str) -> Mutation:
+        condition = Condition(absent=self._creating, expected=self.expected, owner=self._owner)
+        self.written = self._record.first_written(version) if self._creating else self._record
+        return Put(self.written.to_item(self.key, version), condition)
+
+    def adapt(self, refused: Refused) -> bool:
+        if not (self._creating and refused.reason == "exists"):
+            return False
+        self._creating = False
+        self._record = self.written = self._record.model_copy(update=self._record.kept(refused.fields))
+        return True
+
+    def result(self, version: str) -> R:
+        return self.written.model_copy(update={"version": version})
+
+
+class Creation(Change[R]):
+    """Write a record where nothing is stored, and nowhere else.
+
+    Args:
+        key: where the record is stored.
+        record: what to write.
+    """
+
+    def __init__(self, key: Key, record: R) -> None:
+        self.key = key
+        self.written = touched(record, keep=True)
+        """What the last mutation writes."""
+
+    def mutation(self, version: str) -> Mutation:
+        self.written = self.written.first_written(version)
+        return Put(self.written.to_item(self.key, version), Condition(absent=True))
+
+    def result(self, version: str) -> R:
+        return self.written.model_copy(update={"version": version})
+
+
+class Removal(Change[None]):
+    """Delete what is stored.
+
+    Args:
+        key: what to delete.
+        owner: the user that it must belong to; None: anybody, or nobody.
+        expected: the version that must be stored, or an older one; None: any.
+    """
+
+    accepts = frozenset({"absent", "owner"})
+
+    def __init__(self, key: Key, *, owner: str | None = None, expected: str | None = None) -> None:
+        self.key = key
+        self.expected = expected
+        self._owner = owner
+
+    def mutation(self, version: str) -> Mutation:
+        return Delete(self.key, version, Condition(owner=self._owner, expected=self.expected))
+
+    def result(self, version: str) -> None:
+        return None
+
+
+def touched(record: R, *, keep: bool = False) -> R:
+    """A record as it is written now: created now unless it says when, and updated now.
+
+    Args:
+        record: what is to be written.
+        keep: an ``updated_at`` that the record names stays.
+    """
+    now = datetime.now(UTC)
+    values = record.__dict__
+    update: dict[str, Any] = {}
+    if values.get("created_at", now) is None:
+        update["created_at"] = now
+    if "updated_at" in values and not (keep and values["updated_at"] is not None):
+        update["updated_at"] = now
+    return record.model_copy(update=update)

@@ -1,0 +1,148 @@
+"""db.memories: what agents remember of users."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import datetime
+from typing import Any, Literal, TypedDict, Unpack
+
+from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.records.memories import UserMemory
+from agno_clouddb.repositories.base import Page
+from agno_clouddb.repositories.listing import Filter, Lists, Test, contains_text
+from agno_clouddb.repositories.records import Records, UserStats
+from agno_clouddb.stores.base import Consistency
+
+__all__ = ["Memories", "MemoryFilters"]
+
+Sort = Literal["updated_at", "-updated_at"]
+
+
+class MemoryFilters(TypedDict, total=False):
+    """What a list of memories may be narrowed by; a filter that is None or not given does not narrow."""
+
+    user_id: str | None
+    """Only this user's memories."""
+    agent_id: str | None
+    """Only memories of this agent."""
+    team_id: str | None
+    """Only memories of this team."""
+    topics: Iterable[str] | None
+    """Only memories that have all of these topics, whatever their case (``str.casefold``)."""
+    text: str | None
+    """Only memories that contain this text, whatever its case."""
+    updated_from: datetime | None
+    """Only memories last written at this moment or later."""
+    updated_to: datetime | None
+    """Only memories last written before this moment."""
+
+
+def _all_topics(name: str, value: Any) -> Test:
+    topics = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(each, str) for each in topics):
+        raise InvalidRecord(name, "must be a list of texts", collection="memories")
+    wanted = {each.casefold() for each in topics}
+    return lambda memory: wanted <= {each.casefold() for each in memory.topics or ()}
+
+
+class Memories(Records[UserMemory]):
+    """Memories of users. Reads are strongly consistent unless the call or the Database says otherwise.
+
+    Lists by ``user_id`` are served by an index, and so are those by ``agent_id`` or ``team_id``; filters by topics and
+    text are applied to the memories that the others leave, whatever it takes to fill a page.
+    """
+
+    lists = Lists(
+        UserMemory,
+        filters={
+            "user_id": Filter("equal", "user_id"),
+            "agent_id": Filter("equal", "agent_id"),
+            "team_id": Filter("equal", "team_id"),
+            "topics": Filter("test", "topics", _all_topics),
+            "text": Filter("test", "memory", contains_text("memory")),
+            "updated_from": Filter("from", "updated_at"),
+            "updated_to": Filter("to", "updated_at"),
+        },
+        sorts=("updated_at",),
+    )
+
+    async def list(
+        self,
+        *,
+        sort: Sort = "-updated_at",
+        limit: int = 20,
+        cursor: str | None = None,
+        consistency: Consistency | None = None,
+        **filters: Unpack[MemoryFilters],
+    ) -> Page[UserMemory]:
+        """One page of memories, the same on every store.
+
+        Args:
+            sort: ``-updated_at`` for the last written first, or ``updated_at``. Equal moments are ordered by memory id.
+            limit: how many, 1 to 1,000. The page is full while there is more.
+            cursor: go on after the page that carried it, with the same filters and sort.
+            consistency: as in ``get``.
+            **filters: what to list, see ``MemoryFilters``; all of them must hold.
+
+        Raises:
+            InvalidRecord: an argument is unknown or out of its range, or the cursor is of another list.
+            QueryNotIndexed, IndexNotReady, NotProvisioned, Throttled, StoreUnavailable: as the store says.
+        """
+        return await self._page(self.lists.listing(filters, sort), limit, cursor, consistency)
+
+    async def iterate(
+        self,
+        *,
+        sort: Sort = "-updated_at",
+        page_size: int = 100,
+        consistency: Consistency | None = None,
+        **filters: Unpack[MemoryFilters],
+    ) -> AsyncIterator[UserMemory]:
+        """All memories that ``list`` would list, holding one page of ``page_size`` at a time."""
+        async for memory in self._iterate(self.lists.listing(filters, sort), page_size, consistency):
+            yield memory
+
+    async def count(self, **filters: Unpack[MemoryFilters]) -> int:
+        """How many memories ``list`` would list. Arguments and errors are those of ``list``.
+
+        Counted by the store, unless topics or text are given. What has expired and the service has not removed yet may
+        be included.
+        """
+        return await self._count(filters)
+
+    async def topics(self, *, user_id: str | None = None) -> tuple[str, ...]:
+        """All topics of memories, each once, in the order of their text. Reads all memories.
+
+        Args:
+            user_id: only of this user's memories.
+        """
+        found: set[str] = set()
+        async for memory in self._iterate(self.lists.listing({"user_id": user_id}, "-updated_at"), 500):
+            found.update(memory.topics or ())
+        return tuple(sorted(found))
+
+    async def stats(self, *, user_id: str | None = None) -> tuple[UserStats, ...]:
+        """How many memories each user has, and when the last was written; the user of the last written first.
+
+        Counted by the store where it can, as ``count`` is; memories that belong to nobody are left out.
+
+        Args:
+            user_id: only this user.
+        """
+        return await self._user_stats({"user_id": user_id})
+
+    async def clear(self, *, user_id: str | None = None, progress: Callable[[int], None] | None = None) -> int:
+        """Delete all memories, or all of one user.
+
+        Args:
+            user_id: only this user's.
+            progress: is told after each batch how many are deleted.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            BulkWriteError: some could not be deleted; says which, and why. Repeat the call.
+        """
+        query = self.lists.listing({"user_id": user_id}, "updated_at").query
+        return await self._clear(query, user_id, progress)

@@ -1,0 +1,409 @@
+"""Records: what every repository of independent records does, written once over changes and lists."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar
+
+from agno_clouddb.concurrency import gather
+from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.records.base import Record
+from agno_clouddb.repositories.base import (
+    Page,
+    Repository,
+    check_consistency,
+    check_limit,
+    check_version,
+    require,
+)
+from agno_clouddb.repositories.bulk import Bulk, BulkResult
+from agno_clouddb.repositories.changes import Change, Creation, Removal, Upsert
+from agno_clouddb.repositories.expiry import expiring, ttl_of
+from agno_clouddb.repositories.listing import Listing, Lists
+from agno_clouddb.stores.base import Consistency, Cursor, Item, Key, Query, Refused
+from agno_clouddb.stores.schema import OWNER, Collection
+
+__all__ = ["Records", "UserStats"]
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+
+_DELETES_AT_ONCE = 16
+_LARGEST_STEP = 500
+"""The most records read at a time for a list that only the records themselves can narrow."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserStats:
+    """How much there is of one user.
+
+    Args:
+        user_id: the user.
+        count: how many records belong to the user.
+        last_updated_at: when the last of them was written.
+    """
+
+    user_id: str
+    count: int
+    last_updated_at: datetime
+
+
+class Records(Repository, Generic[R]):
+    """A repository of one kind of record. Reads are strongly consistent unless the call or the Database says otherwise.
+
+    Where a call takes ``user_id``, a record of another user is neither seen, changed nor deleted, and the store checks
+    that as a part of the write itself.
+    """
+
+    lists: ClassVar[Lists[Any]]
+
+    @property
+    def _record(self) -> type[R]:
+        record: type[R] = self.lists.record
+        return record
+
+    @property
+    def _declared(self) -> Collection:
+        return self._record.collection
+
+    async def get(self, id: str, *, user_id: str | None = None, consistency: Consistency | None = None) -> R | None:
+        """The record, in one request.
+
+        Args:
+            id: which record.
+            user_id: only when it belongs to this user.
+            consistency: ``strong`` sees every write acknowledged before the call; None: what the Database was made
+                with.
+
+        Returns:
+            None when there is no such record, or it belongs to another user (or to nobody, with ``user_id`` given).
+
+        Raises:
+            InvalidRecord: ``id`` is no valid id.
+            NotProvisioned, Throttled, StoreUnavailable: the store does not answer.
+        """
+        return await self._get(self._key(id), user_id, consistency)
+
+    async def upsert(
+        self,
+        record: R,
+        *,
+        user_id: str | None = None,
+        expected_version: str | None = None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+    ) -> R:
+        """Write a record over what is stored under its id, or over nothing.
+
+        The newest write wins unless ``expected_version`` is given. One request for a new record and for one that was
+        read before; two for an object made anew over a stored one, whose ``created_at`` is then kept, and its owner
+        where the object names none.
+
+        Args:
+            record: what to write. ``updated_at`` becomes now, unless the object was never stored and names one.
+            user_id: the user on whose behalf; by default the record's own. A record that belongs to another user is
+                not changed; one that belongs to nobody is claimed.
+            expected_version: write only when the stored version is this one.
+            expires_in: seconds, or a timedelta, after which the record counts as absent.
+            expires_at: the same as a moment. Without either, the record keeps its expiry, or is kept as long as the
+                Database's ``ttl`` says.
+
+        Returns:
+            What is stored, with its version.
+
+        Raises:
+            InvalidRecord: a value that no store can hold, with its path.
+            RecordTooLarge: over what the store holds in one record; nothing was written.
+            ConflictError: the stored version is another one than ``expected_version``.
+            NotOwner: the record belongs to another user.
+            PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
+        """
+        check_version(expected_version)
+        return await self._apply(self._upsert(record, user_id, expires_in, expires_at, expected_version))
+
+    async def upsert_many(
+        self,
+        records: Iterable[R] | AsyncIterable[R],
+        *,
+        user_id: str | None = None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> BulkResult:
+        """Write any number of records, in batches several of which are under way at once.
+
+        Each record is written as by ``upsert``, on its own: there is no order among them, save that of two records with
+        one id the later one stands. What the store leaves unprocessed is sent again, with growing pauses. Only the
+        batches under way are held in memory.
+
+        Args:
+            records: an iterable or asynchronous iterable.
+            user_id: as in ``upsert``, for every record.
+            expires_in: as in ``upsert``, for every record.
+            expires_at: as in ``upsert``, for every record.
+            progress: is told after each batch how many records are stored.
+
+        Returns:
+            How many are stored, and their versions.
+
+        Raises:
+            BulkWriteError: some are not stored; says which, and why. The others are.
+            LifecycleError: the database is not open.
+        """
+        return await self._write_many(
+            records, lambda record: self._upsert(record, user_id, expires_in, expires_at), progress
+        )
+
+    async def update(self, id: str, function: Callable[[R], R | None], *, user_id: str | None = None) -> R:
+        """Read a record, change it and write it; begin anew when somebody else has written in between.
+
+        Args:
+            id: which record.
+            function: gets the record and returns the changed one, or changes it in place and returns None. It may be
+                called several times and must not wait for anything.
+            user_id: only when it belongs to this user.
+
+        Returns:
+            What is stored; ``degraded`` when it was read without one of the stores of a fan-out, so that a change which
+            that store alone has may be overwritten.
+
+        Raises:
+            RecordNotFound: there is no such record.
+            NotOwner: it belongs to another user.
+            ConflictError: others kept writing in between, for a hundred attempts.
+            InvalidRecord, RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
+        """
+        return await self._update(self._key(id), function, user_id)
+
+    async def delete(self, id: str, *, user_id: str | None = None) -> bool:
+        """Delete a record.
+
+        Args:
+            id: which record.
+            user_id: only when it belongs to this user; then one that belongs to nobody is not deleted either.
+
+        Returns:
+            Whether it was there, and this user's; also True where it may be on a store of a fan-out that does not
+            answer.
+
+        Raises:
+            InvalidRecord, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
+        """
+        return not isinstance(await self._attempt(Removal(self._key(id), owner=user_id)), Refused)
+
+    async def delete_many(
+        self, ids: Iterable[str], *, user_id: str | None = None, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Delete records, in batches several of which are under way at once.
+
+        Args:
+            ids: which records.
+            user_id: only those that belong to this user.
+            progress: is told after each batch how many records are deleted.
+
+        Returns:
+            How many were there, and this user's.
+
+        Raises:
+            InvalidRecord: one is no valid id; nothing is deleted.
+            BulkWriteError: some could not be deleted; says which, and why. The others are.
+        """
+        return await self._delete_keys([self._key(each) for each in ids], user_id, progress)
+
+    # What the repositories are made of
+
+    def _key(self, id: str) -> Key:
+        key = Key(self._declared.name, id)
+        key.check()
+        return key
+
+    def _read(self, item: Item, degraded: bool = False) -> R:
+        """The record in an item that was read."""
+        self._clock.observe(item.version)
+        record = self._record.from_item(item)
+        record.degraded = degraded
+        return record
+
+    async def _get(self, key: Key, user_id: str | None, consistency: Consistency | None) -> R | None:
+        consistency = check_consistency(consistency, self._connection.consistency)
+        batch = await self._store.get([key], consistency=consistency)
+        item = batch.items[0]
+        if item is None or (user_id is not None and item.owner != user_id):
+            return None
+        return self._read(item, batch.degraded)
+
+    def _owned(self, record: R, user_id: str | None) -> tuple[R, str | None]:
+        """A record checked and with its owner, and the user that a stored one must belong to."""
+        require(self._record, record, self._record.__name__.lower())
+        record.check_types()
+        if OWNER not in self._declared.fields:
+            return record, None
+        own: str | None = getattr(record, OWNER)
+        if user_id is None:
+            return record, own
+        if own not in (None, user_id):
+            raise InvalidRecord(OWNER, f"is {own!r} but the call is made for {user_id!r}")
+        return record.model_copy(update={OWNER: user_id}), user_id
+
+    def _expiring(
+        self, record: R, expires_in: float | timedelta | None = None, expires_at: datetime | None = None
+    ) -> R:
+        return expiring(record, ttl_of(record, self._connection.ttl), expires_in, expires_at)
+
+    def _upsert(
+        self,
+        record: R,
+        user_id: str | None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        expected: str | None = None,
+    ) -> Upsert[R]:
+        owned, owner = self._owned(record, user_id)
+        owned = self._expiring(owned, expires_in, expires_at)
+        return Upsert(owned.key, owned, owner=owner, expected=expected)
+
+    def _creation(
+        self,
+        record: R,
+        user_id: str | None,
+        expires_in: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+    ) -> Creation[R]:
+        owned, _ = self._owned(record, user_id)
+        owned = self._expiring(owned, expires_in, expires_at)
+        return Creation(owned.key, owned)
+
+    async def _update(self, key: Key, function: Callable[[R], R | None], user_id: str | None) -> R:
+        async for attempt in self._attempts():
+            with attempt:
+                batch = await self._store.get([key])
+                item = batch.items[0]
+                if item is None:
+                    raise self._not_found(key)
+                if user_id is not None and item.owner != user_id:
+                    raise self._not_owner(key)
+                changed = self._changed(self._read(item), function)
+                stored = await self._apply(Upsert(key, changed, owner=user_id, expected=item.version))
+                return stored.model_copy(update={"degraded": batch.degraded})
+        raise AssertionError("attempts end with a result or an error")
+
+    def _changed(self, record: R, function: Callable[[R], R | None]) -> R:
+        """What a function makes of a stored record, with what must not change."""
+        key = record.key
+        kept: dict[str, Any] = {name: getattr(record, name) for name in record.lasting}
+        changed = function(record)
+        changed = record if changed is None else changed
+        if inspect.iscoroutine(changed):
+            changed.close()
+        require(self._record, changed, "function")
+        if changed.key != key:
+            field = self._declared.id_field if changed.key.id != key.id else str(self._declared.parent_field)
+            raise InvalidRecord(field, "must not be changed by the function", collection=self._declared.name)
+        if changed.__dict__.get("created_at") is not None:
+            del kept["created_at"]
+        return self._expiring(changed.model_copy(update=kept))
+
+    async def _page(self, listing: Listing, limit: int, cursor: str | None, consistency: Consistency | None) -> Page[R]:
+        """One page of a list, full while there is more also where only the records show what is listed."""
+        check_limit(limit)
+        query, also = listing.query, listing.also
+        place = Cursor.decode(cursor, query, also) if cursor is not None else None
+        consistency = check_consistency(consistency, self._connection.consistency)
+        found: list[tuple[Item, R]] = []
+        degraded, size = False, limit
+        while True:
+            page = await self._store.query(query, limit=size, cursor=place, consistency=consistency)
+            degraded = degraded or page.degraded
+            for item in page.items:
+                record = self._read(item)
+                if all(test(record) for test in listing.tests):
+                    found.append((item, record))
+            if len(found) >= limit or page.cursor is None:
+                break
+            place, size = page.cursor, max(limit, min(2 * size, _LARGEST_STEP))
+        more = len(found) > limit or page.cursor is not None
+        found = found[:limit]
+        for _, record in found:
+            record.degraded = degraded
+        end = query.place(found[-1][0]).encode(query, also) if more and found else None
+        return Page([record for _, record in found], end, degraded)
+
+    async def _iterate(
+        self, listing: Listing, page_size: int, consistency: Consistency | None = None
+    ) -> AsyncIterator[R]:
+        cursor: str | None = None
+        while True:
+            page = await self._page(listing, page_size, cursor, consistency)
+            for record in page.items:
+                yield record
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _count(self, filters: Mapping[str, Any]) -> int:
+        listing = self.lists.listing(filters, self.lists.count_order(filters))
+        if not listing.tests:
+            return await self._store.count(listing.query)
+        total = 0
+        async for _ in self._iterate(listing, _LARGEST_STEP):
+            total += 1
+        return total
+
+    async def _user_stats(self, filters: Mapping[str, Any]) -> tuple[UserStats, ...]:
+        """What each user has of a list that is ordered by the last write, the user of the last written first."""
+        tallies = await self._store.tally(self.lists.listing(filters, "updated_at").query, OWNER)
+        stats = [UserStats(user, each.count, datetime.fromisoformat(each.last)) for user, each in tallies.items()]
+        return tuple(sorted(stats, key=lambda each: (each.last_updated_at, each.user_id), reverse=True))
+
+    async def _write_many(
+        self,
+        records: Iterable[T] | AsyncIterable[T],
+        change: Callable[[T], Change[Any]],
+        progress: Callable[[int], None] | None,
+    ) -> BulkResult:
+        store = self._store
+        result = await Bulk(store, self._clock, progress).run(records, change)
+        result.raise_failed(store.name, self._declared.name)
+        return result
+
+    async def _delete_keys(
+        self, keys: Iterable[Key], user_id: str | None, progress: Callable[[int], None] | None = None
+    ) -> int:
+        result = await self._write_many(keys, lambda key: Removal(key, owner=user_id), progress)
+        return result.stored
+
+    async def _delete_each(
+        self, ids: Iterable[str], user_id: str | None, progress: Callable[[int], None] | None
+    ) -> int:
+        """Delete records by ``delete``, several at a time, and say how many were there."""
+        total = 0
+
+        async def delete(id: str) -> None:
+            nonlocal total
+            there = await self.delete(id, user_id=user_id)
+            total += there
+            if progress is not None:
+                progress(total)
+
+        unique = {self._key(each): each for each in ids}
+        await gather([partial(delete, each) for each in unique.values()], limit=_DELETES_AT_ONCE)
+        return total
+
+    async def _clear(self, query: Query, user_id: str | None, progress: Callable[[int], None] | None) -> int:
+        """Delete what a query lists, page by page."""
+        total = 0
+        cursor: Cursor | None = None
+        while True:
+            page = await self._store.query(query, limit=_LARGEST_STEP, cursor=cursor)
+            for item in page.items:
+                self._clock.observe(item.version)
+            before = total
+            told = (lambda done, before=before: progress(before + done)) if progress is not None else None
+            total += await self._delete_keys([item.key for item in page.items], user_id, told)
+            cursor = page.cursor
+            if cursor is None:
+                return total
