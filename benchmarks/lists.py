@@ -3,8 +3,8 @@
     python benchmarks/lists.py
 
 Starts DynamoDB Local and the Firestore emulator, writes the records, and prints for each list the requests and read
-units that DynamoDB Local reports, and the requests and documents that the Firestore client has counted. A filter of
-its own index is to cost at most 2 requests and 25 read units, or 20 documents.
+units that DynamoDB Local reports, and the requests and documents that the Firestore client has counted. A filter
+with an index of its own is to cost at most 2 requests and 25 read units, or 20 documents.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -45,7 +45,8 @@ class Cost:
 
     Args:
         list: the repository, the filter and the order.
-        indexed: an index is partitioned by the filter, or lists everything in this order.
+        partitions: of how many partitions an index the list is read, one for each value of the filter; 0: the filter
+            has no index of its own.
         found: how many records the page has.
         requests: how many requests were sent.
         units: read units, on DynamoDB.
@@ -53,7 +54,7 @@ class Cost:
     """
 
     list: str
-    indexed: bool
+    partitions: int
     found: int
     requests: int
     units: float
@@ -61,8 +62,13 @@ class Cost:
 
     @property
     def within(self) -> bool:
-        """Whether the cost is within its budget, which holds for filters of an index of their own."""
-        return self.requests <= 2 and self.units <= 25 and self.documents <= LISTED
+        """Whether the cost is within its budget, which holds for filters with an index of their own.
+
+        Several values cost a request each, at the same time, and one for the records.
+        """
+        if not self.partitions:
+            return True
+        return self.requests <= self.partitions + 1 and self.units <= 25 and self.documents <= LISTED
 
 
 def records(repository: str) -> Iterator[Any]:
@@ -70,7 +76,7 @@ def records(repository: str) -> Iterator[Any]:
     for n in range(RECORDS):
         at = _START + timedelta(minutes=n)
         value, name = str(n * 7 % VALUES), f"{n:04}"
-        scope = dict.fromkeys(("user_id", "agent_id", "team_id", "workflow_id"), value)
+        scope: dict[str, Any] = dict.fromkeys(("user_id", "agent_id", "team_id", "workflow_id"), value)
         if repository == "sessions":
             types = ("agent", "team", "workflow")
             yield Session(session_id=name, user_id=value, component_id=value, session_type=types[n % 3], created_at=at)
@@ -95,7 +101,7 @@ def records(repository: str) -> Iterator[Any]:
                 **scope,
             )
         elif repository == "learnings":
-            more = {"namespace": value, "session_id": value, "entity_type": value}
+            more: dict[str, Any] = {"namespace": value, "session_id": value, "entity_type": value}
             yield Learning(
                 learning_id=name, learning_type=value, entity_id=value, content={"n": n}, updated_at=at, **scope, **more
             )
@@ -125,15 +131,20 @@ async def measure(store: DynamoDBStore | FirestoreStore) -> list[Cost]:
             for narrowed in filters(repository, db):
                 for sort in lists.orders:
                     query = lists.listing(narrowed, sort).query
-                    indexed = not narrowed or query.index.partition in narrowed
+                    values = len(query.any_of.get(query.index.partition, [""]))
+                    partitions = values if not narrowed or query.index.partition in narrowed else 0
                     before = store.usage.copy()
                     page = await getattr(db, repository).list(**narrowed, sort=sort, limit=LISTED)
-                    costs.append(_cost(f"{repository} {_words(narrowed)} {sort}", indexed, page.items, store, before))
+                    costs.append(
+                        _cost(f"{repository} {_words(narrowed)} {sort}", partitions, page.items, store, before)
+                    )
         await db.metrics.upsert_many(records("metrics"))
-        for narrowed in ({}, {"user_id": "user 3"}):
-            before = store.usage.copy()
-            page = await db.metrics.list(**narrowed, limit=LISTED)
-            costs.append(_cost(f"metrics {_words(narrowed)} date", True, page.items, store, before))
+        for narrowed in ({}, {"bucket": "user user 3"}, {"date": "2020-01-03"}):
+            for sort in ("-aggregation_period", "aggregation_period") if "date" in narrowed else ("-date", "date"):
+                query = db.metrics.lists.listing(narrowed, sort).query
+                before = store.usage.copy()
+                items = (await store.query(query, limit=LISTED)).items
+                costs.append(_cost(f"metrics {_words(narrowed)} {sort}", 1, items, store, before))
     return costs
 
 
@@ -141,9 +152,9 @@ def _words(narrowed: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in narrowed.items()) or "all"
 
 
-def _cost(name: str, indexed: bool, found: list[Any], store: DynamoDBStore | FirestoreStore, before: Any) -> Cost:
+def _cost(name: str, partitions: int, found: Sequence[Any], store: DynamoDBStore | FirestoreStore, before: Any) -> Cost:
     used = store.usage.since(before)
-    return Cost(name, indexed, len(found), used.requests.total(), used.read_units, used.documents_read)
+    return Cost(name, partitions, len(found), used.requests.total(), used.read_units, used.documents_read)
 
 
 async def main() -> int:
@@ -162,8 +173,8 @@ async def main() -> int:
     )
     for one, other in zip(*measured, strict=True):
         figures = (str(one.requests), f"{one.units:g}", str(other.requests), str(other.documents))
-        table.add_row(one.list, "own" if one.indexed else "filtered", *figures)
-        over += one.indexed and not (one.within and other.within)
+        table.add_row(one.list, ("filtered", "own", "own, twice")[one.partitions], *figures)
+        over += not (one.within and other.within)
     Console(width=140).print(table)
     print(
         f"{over} over budget"

@@ -192,7 +192,7 @@ TRACES = Collection(
         Index("team_id", "start_time"),
         Index("workflow_id", "start_time"),
         Index("status", "start_time"),
-        Index(SHARD, "start_time"),
+        Index(SHARD, "start_time", include=("session_id",)),
     ),
 )
 
@@ -225,7 +225,11 @@ LEARNINGS = Collection(
         Index("entity_id", "updated_at"),
         Index(OWNER, "updated_at"),
         Index("learning_type", "updated_at"),
-        Index(SHARD, "updated_at"),
+        Index(
+            SHARD,
+            "updated_at",
+            include=("namespace", "agent_id", "team_id", "workflow_id", "session_id", "entity_type"),
+        ),
     ),
 )
 

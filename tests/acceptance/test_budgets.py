@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from agno_clouddb.stores.firestore.store import FirestoreStore
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
 from agno_clouddb.stores.usage import Usage
 from agno_clouddb.stores.wrapper import WrapperStore
+
+LISTS = Path(__file__).parents[2] / "benchmarks" / "lists.py"
 
 
 class RoundTrips(WrapperStore):
@@ -116,3 +120,10 @@ async def test_a_list_of_20_costs_two_requests_out_of_20_and_out_of_2000(
                     assert cost.requests.total() <= (1 if isinstance(cloud, FirestoreStore) else 2), (narrowed, sort)
                     assert cost.documents_read <= 20
                     assert cost.read_units <= 25, (narrowed, sort)
+
+
+async def test_every_list_of_20_out_of_2000_is_within_its_budget(cloud: DynamoDBStore | FirestoreStore) -> None:
+    costs = await runpy.run_path(str(LISTS))["measure"](cloud)
+    assert len(costs) > 80
+    assert [each for each in costs if not each.within] == []
+    assert [each for each in costs if each.found < 20 and "date=" not in each.list] == []

@@ -74,8 +74,11 @@ SERVED = {
     },
     "learnings": {
         "updated_at": {
-            "": "shard-updated_at-index",
             **{name: f"{name}-updated_at-index" for name in ("learning_type", "user_id", "entity_id")},
+            **dict.fromkeys(
+                ("", "namespace", "agent_id", "team_id", "workflow_id", "session_id", "entity_type"),
+                "shard-updated_at-index",
+            ),
         },
     },
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
+from agno_clouddb.concurrency import full_jitter
 from agno_clouddb.stores.base import Key
 
 __all__ = ["CONCURRENCY", "Call", "Reason", "Rejected", "backoff"]
@@ -19,12 +19,8 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.025, 1.0  # seconds
 
 
 def backoff(attempt: int) -> float:
-    """Seconds to wait before retry number ``attempt``, counted from 0: exponential, with full jitter.
-
-    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    """
-    ceiling: float = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(attempt, 10))
-    return random.uniform(0, ceiling)
+    """Seconds to wait before retry number ``attempt``, counted from 0."""
+    return full_jitter(attempt, _FIRST_DELAY, _LONGEST_DELAY)
 
 
 @dataclass(slots=True)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Lister", "Plan", "plan"]
 
 _MOST_ITEMS = 400  # items read at a time for a filter that only items can answer: four requests at once
+_FILTERED_AHEAD = (
+    4  # how many entries are read for each that is wanted, where the service filters them: they cost little
+)
 _MOST_ENTRIES = 1000  # index entries read at a time for a filter that the index answers
 
 
@@ -265,6 +268,8 @@ class Lister:
         rows: list[Row] = []
         count = limit
         size = limit + ahead + (1 if plan.skip and plan.enclosed else 0)
+        if plan.filter is not None:
+            size *= _FILTERED_AHEAD
         while True:
             entries = await self._take(plan, streams, count, size, consistent, call)
             rows += await self._listed(plan, query, entries, consistent, now, call)
