@@ -342,6 +342,9 @@ class Traces(Records[Trace]):
         record.check_types()
         return super()._upsert(timed(record), user_id, expires_in, expires_at, expected)
 
+    def _changed(self, record: Trace, function: Callable[[Trace], Trace | None]) -> Trace:
+        return timed(super()._changed(record, function))
+
 
 def span_write(
     connection: Connection, span: Span, expires_in: float | timedelta | None, expires_at: datetime | None

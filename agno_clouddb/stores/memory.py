@@ -55,8 +55,6 @@ class MemoryStore(Store):
         self.name = name
         self.limits = limits
         self.items: dict[Key, Item] = {}
-        # The same items by collection and parent, so that a query looks at those that it could list alone.
-        self._families: dict[tuple[str, str | None], dict[Key, Item]] = {}
         self._now = now
         self._open = False
         self._provisioned: set[str] = set()
@@ -99,13 +97,10 @@ class MemoryStore(Store):
         for outcome, mutation in zip(outcomes, mutations, strict=True):
             if outcome is not None:
                 continue
-            key = mutation.key
-            family = self._families.setdefault((key.collection, key.parent), {})
-            for items in (self.items, family):
-                if isinstance(mutation, Put):
-                    items[key] = mutation.item
-                else:
-                    del items[key]
+            if isinstance(mutation, Put):
+                self.items[mutation.key] = mutation.item
+            else:
+                del self.items[mutation.key]
         return tuple(outcome or Stored(mutation.version) for outcome, mutation in zip(outcomes, mutations, strict=True))
 
     async def query(
@@ -133,8 +128,12 @@ class MemoryStore(Store):
         query.check()
         self._require_provisioned(query.collection)
         now = self._now()
-        family = self._families.get((query.collection, query.parent), {})
-        return [item for item in family.values() if query.matches(item, now)]
+        collection, parent = query.collection, query.parent
+        return [
+            item
+            for key, item in self.items.items()
+            if key.collection == collection and key.parent == parent and query.matches(item, now)
+        ]
 
     def _require_open(self) -> None:
         if not self._open:

@@ -121,7 +121,7 @@ class Table:
         """The statement, with its parameters, for the values of a field, with what a query lists of each."""
         where, parameters = self._where(query, now)
         value, sort = _quoted(by), _quoted(query.sort)
-        columns = f"{value}, count(*), min({sort}), min({sort})"
+        columns = f"{value}, count(*), min({sort}), max({sort})"
         counted = f"{where} AND {value} IS NOT NULL GROUP BY {value}"
         return f"SELECT {columns} {self._from(query)} WHERE {counted}", parameters
 

@@ -290,6 +290,11 @@ async def test_what_ends_before_it_starts_is_refused(db: Database) -> None:
     assert [(number, type(error)) for number, error in failed.value.failed.items()] == [(1, InvalidRecord)]
     assert await span_ids(db) == ["a", "c"]
     assert await db.traces.get("t1") is None
+    stored = await db.traces.upsert(trace(end=1))
+    with pytest.raises(InvalidRecord, match="is before start_time"):
+        await db.traces.update("t1", lambda each: each.model_copy(update={"end_time": START - SECOND}))
+    assert await db.traces.get("t1") == stored
+    await db.traces.delete("t1")
     # The same moment in two zones is no time at all, in either order.
     there = START.astimezone(timezone(timedelta(hours=9)))
     stored = await db.traces.upsert_trace(trace().model_copy(update={"end_time": there}))

@@ -148,6 +148,15 @@ async def test_records_with_one_id_follow_each_other_also_where_the_earlier_is_s
     assert result.versions == sorted(set(result.versions), key=str)
 
 
+async def test_records_whose_ids_were_written_before_go_in_whole_batches_again(store: MemoryStore) -> None:
+    counting = CountingStore(store)
+    db = await ready(counting)
+    result = await db.memories.upsert_many([*some(BATCH), *some(BATCH), *some(BATCH)])
+    assert result.stored == 3 * BATCH
+    # Each record made anew is sent once more when it is there already.
+    assert counting.calls["write"] == 5
+
+
 async def test_what_an_iterator_gave_before_it_raised_is_written(store: MemoryStore) -> None:
     async def asynchronous() -> AsyncIterator[UserMemory]:
         for each in some(BATCH + 7):
@@ -276,6 +285,16 @@ async def test_a_store_that_stays_down_is_asked_so_often_and_no_more(store: Memo
     assert isinstance(caught.value.failed[0], StoreUnavailable)
 
 
+async def test_a_store_that_stores_little_at_a_time_is_not_given_up(store: MemoryStore) -> None:
+    class Slow(WrapperStore):
+        async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+            first = await super().write(mutations[:1], atomic=atomic)
+            return (*first, *(Failed(Throttled("no", key=each.key)) for each in mutations[1:]))
+
+    db = await ready(Slow(store))
+    assert (await db.memories.upsert_many(some(5 * bulk._ATTEMPTS))).stored == 5 * bulk._ATTEMPTS
+
+
 async def test_a_record_that_is_made_anew_at_the_last_attempt_ends_too(store: MemoryStore) -> None:
     first = await ready(store)
     await first.memories.upsert(memory("stored"))
@@ -360,6 +379,14 @@ async def test_what_a_clock_ahead_has_stamped_is_written_over(store: MemoryStore
     assert await db.memories.count(agent_id="a") == 3
     after = await ready(store)
     assert await after.memories.delete_many([each.memory_id for each in read]) == 3
+
+
+async def test_a_write_that_surely_was_not_applied_is_stamped_past_what_others_wrote_since(store: MemoryStore) -> None:
+    ahead = await ready(store, clock=HybridClock(now=lambda: wall_clock_millis() + 300_000))
+    await ahead.memories.upsert(memory("m", "theirs"))
+    db = await ready(FaultyStore(store, script(Fault("refused"), on=["write"])))
+    assert (await db.memories.upsert_many([memory("m", "ours")])).stored == 1
+    assert text_of(store, "m") == "ours"
 
 
 async def test_what_a_broken_clock_has_stamped_is_reported(store: MemoryStore) -> None:

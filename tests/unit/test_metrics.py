@@ -95,6 +95,17 @@ def test_only_whole_numbers_of_tokens_count() -> None:
         assert tokens_of(nothing) == {}
 
 
+def test_models_are_in_the_order_of_their_names() -> None:
+    sums = Sums(at(1, 0), at(2, 0))
+    for user, model, provider in (("b", "y", "q"), ("a", "y", "p"), ("b", "x", None), ("a", "y", "p")):
+        sums.add_run(user, "team", at(1), {"model": model, "model_provider": provider})
+    assert [tuple(each.values()) for each in sums.records(FIRST)[""].model_metrics] == [
+        ("x", "", 1),
+        ("y", "p", 2),
+        ("y", "q", 1),
+    ]
+
+
 def test_a_window_has_its_start_and_not_its_end() -> None:
     sums = Sums(at(1, 0), at(2, 0))
     just_before = timedelta(microseconds=1)
@@ -223,6 +234,43 @@ async def test_results_of_a_newer_calculation_meanwhile_are_not_written_over(aft
         assert left["ann"].agent_runs_count == left[""].agent_runs_count == (3 if known else 2)
         assert left[""].users_count == 2
         assert {each.user_id: each.version for each in answer} == {user: each.version for user, each in left.items()}
+
+
+async def test_a_record_that_came_back_meanwhile_is_not_deleted() -> None:
+    memory = MemoryStore()
+    store = Meanwhile(memory)
+    async with Database(store) as slow, Database(memory) as fast:
+        await slow.provision()
+        await chat(slow, "s1", at(1, 1), at(1, 2))
+        await chat(slow, "s2", at(1, 1), user_id="bob")
+        await slow.metrics.calculate(until=at(1, 3))
+        await slow.sessions.delete("s2")
+
+        async def newer() -> None:
+            # Created before the days that are read, so that only the list that was read already would show it.
+            await chat(fast, "s3", at(1, -1), at(1, 6), user_id="bob")
+            answers.append(await fast.metrics.calculate(since=FIRST))
+
+        answers: list[tuple[Metrics, ...]] = []
+        store.after, store.do = "query runs", newer
+        assert await slow.metrics.calculate() == answers[0]
+        assert [(each.user_id, each.agent_runs_count) for each in answers[0]] == [("", 2), ("ann", 1), ("bob", 1)]
+
+
+async def test_only_the_days_after_those_written_are_calculated_anew() -> None:
+    memory = MemoryStore()
+    store = Meanwhile(memory)
+    async with Database(store) as slow, Database(memory) as fast:
+        await slow.provision()
+        for day in (1, 2):
+            await chat(slow, f"s{day}", at(day), at(day))
+        told: list[str] = []
+        store.after = "query runs"
+        store.do = lambda: fast.metrics.upsert(Metrics(date=at(2).date(), user_id="ann"))
+        answer = await slow.metrics.calculate(progress=told.append)
+        assert answer == tuple(await stored(fast))
+        assert [each.agent_runs_count for each in answer] == [1, 1, 1, 1]
+        assert [line[:10] for line in told if line.startswith("2025")] == ["2025-03-01", "2025-03-02"]
 
 
 async def test_a_completed_record_is_not_replaced_by_one_that_is_not() -> None:
