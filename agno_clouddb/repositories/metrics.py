@@ -144,7 +144,8 @@ class DailyMetrics(Records[Metrics]):
         Read are the sessions written from a day before the first of those days on, and their runs from an hour before
         it on, not those that did not change. So a run is missed when it is appended more than a day after its
         session's header was last written. On DynamoDB, a session of the last moments may be missed, since the
-        service's indexes follow its tables; it counts when its day is calculated the next time.
+        service's indexes follow its tables; it counts when its day
+        is calculated the next time, which for a day completed by then needs ``since``.
 
         Only what differs is written, each record on the condition that it is still what was read before, so that
         repeated and simultaneous calls do no harm: where somebody else has written in between, the day is calculated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -107,6 +108,19 @@ async def test_an_id_that_is_there_is_not_created_again(db: Database) -> None:
     assert again.version is not None
     assert first.version is not None
     assert again.version > first.version
+
+
+async def test_of_eight_who_create_an_id_at_once_one_does(db: Database, urls: tuple[str, ...]) -> None:
+    if len(urls) > 1:
+        pytest.skip("stores of a fan-out that two creations reach in different orders refuse both")
+    calls = [db.evals.create(evaluation(eval_data={"by": number})) for number in range(8)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    (winner,) = (each for each in results if isinstance(each, EvalRun))
+    assert await db.evals.get("e1") == winner
+    for loser in results:
+        if loser is not winner:
+            assert isinstance(loser, ConflictError), repr(loser)
+            assert loser.found == winner.version
 
 
 async def test_an_object_made_anew_keeps_owner_and_creation(db: Database) -> None:

@@ -248,9 +248,14 @@ async def test_two_databases_that_calculate_at_once_agree(db: Database, urls: tu
     for until in (at(3, 13.5), None):
         answers = await asyncio.gather(*(each.metrics.calculate(until=until) for each in (*others, *others)))
         await expect(db, many, until or datetime.now(UTC))
-        present = {each.id: each.version for each in await stored(db)}
+        present = {each.id: each for each in await stored(db)}
         for answer in answers:
-            assert {each.id: each.version for each in answer}.items() <= present.items()
+            there = [present[each.id] for each in answer]
+            assert plain(answer) == plain(there)
+            # Where each store of a fan-out has let another of two creations through, the coordinator puts one back
+            # under a version of its own, so that what was read in between has the same content and an older version.
+            if len(urls) == 1:
+                assert [each.version for each in answer] == [each.version for each in there]
     for other in others[1:]:
         await other.aclose()
 
