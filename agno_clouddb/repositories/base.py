@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 import tenacity
 
 from agno_clouddb.concurrency import uninterrupted
-from agno_clouddb.errors import CloudDBError, ConflictError, InvalidRecord, LifecycleError, NotOwner, RecordNotFound
-from agno_clouddb.repositories.changes import Change
+from agno_clouddb.errors import ConflictError, InvalidRecord, LifecycleError, NotOwner, RecordNotFound
+from agno_clouddb.repositories.changes import Change, unbelievable
 from agno_clouddb.stores.base import Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
 from agno_clouddb.stores.clock import HybridClock, is_version
 
@@ -215,12 +215,7 @@ class Repository:
         if refused.reason != "older":
             return False
         if refused.version is not None and not self._clock.observe(refused.version):
-            raise CloudDBError(
-                f"the stored version {refused.version} is too far in the future to be written over",
-                store=self._store.name,
-                key=mutation.key,
-                remedy="Check the clocks of all writers; delete the record from the store itself",
-            )
+            raise unbelievable(refused.version, self._store.name, mutation.key)
         return True
 
     def _seen(self, outcome: Outcome) -> Stored | Refused:

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from agno_clouddb.concurrency import full_jitter, task_group
 from agno_clouddb.errors import BulkWriteError, CloudDBError, PartialWrite, StoreUnavailable, Throttled
-from agno_clouddb.repositories.changes import Change
+from agno_clouddb.repositories.changes import Change, unbelievable
 from agno_clouddb.stores.base import Failed, Key, Mutation, Outcome, Store, Stored, settled
 from agno_clouddb.stores.clock import HybridClock
 
@@ -85,6 +85,7 @@ class Bulk:
         self._result = BulkResult()
         self._slots = anyio.Semaphore(_BATCHES_AT_ONCE)
         self._under_way: set[Key] = set()
+        self._given_up = False  # of a whole batch nothing was stored: others are tried once, until one is
 
     async def run(self, records: Iterable[T] | AsyncIterable[T], change: Callable[[T], Change[Any]]) -> BulkResult:
         """Write what ``change`` makes of each record; one that it raises a CloudDBError for has failed.
@@ -142,7 +143,7 @@ class Bulk:
 
     async def _carry_out(self, jobs: list[_Job]) -> None:
         keys = {job.change.key for job in jobs}
-        failures = 0
+        failures, answers = 0, False
         try:
             while jobs:
                 stamped = self._stamped(jobs)
@@ -150,10 +151,15 @@ class Bulk:
                 failed = any(isinstance(outcome, Failed) for outcome in outcomes)
                 stored = any(isinstance(outcome, Stored) for outcome in outcomes)
                 failures = failed if stored else failures + failed
+                answers = answers or stored
+                if answers:
+                    self._given_up = False
+                elif failures >= _ATTEMPTS:
+                    self._given_up = True
                 jobs = [
                     job
                     for (job, _), outcome in zip(stamped, outcomes, strict=True)
-                    if not self._settled(job, outcome, last=failures >= _ATTEMPTS)
+                    if not self._settled(job, outcome, last=failures >= (1 if self._given_up else _ATTEMPTS))
                 ]
                 if jobs and failed:
                     await anyio.sleep(full_jitter(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
@@ -208,7 +214,10 @@ class Bulk:
             self._result.stored += 1
             self._result.versions[job.position] = outcome.version
             return True
-        again = (outcome.reason == "older" and known) or job.change.adapt(outcome)
+        if outcome.reason == "older" and not known:
+            self._result.failed[job.position] = unbelievable(outcome.version, self._store.name, job.change.key)
+            return True
+        again = outcome.reason == "older" or job.change.adapt(outcome)
         if again and job.stamps < _STAMPS:
             job.mutation, job.lost = None, False
             return False

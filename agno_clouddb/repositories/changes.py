@@ -13,7 +13,7 @@ from agno_clouddb.errors import CloudDBError, ConflictError, NotOwner, RecordNot
 from agno_clouddb.records.base import Record
 from agno_clouddb.stores.base import Condition, Delete, Key, Mutation, Put, Refused
 
-__all__ = ["Change", "Creation", "Removal", "Upsert", "touched"]
+__all__ = ["Change", "Creation", "Removal", "Upsert", "touched", "unbelievable"]
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -138,6 +138,16 @@ class Removal(Change[None]):
 
     def result(self, version: str) -> None:
         return None
+
+
+def unbelievable(version: str | None, store: str, key: Key) -> CloudDBError:
+    """The error for a stored version which is too far in the future to be stamped past."""
+    return CloudDBError(
+        f"the stored version {version} is too far in the future to be written over",
+        store=store,
+        key=key,
+        remedy="Check the clocks of all writers; delete the record from the store itself",
+    )
 
 
 def touched(record: R, *, keep: bool = False) -> R:

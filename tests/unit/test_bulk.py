@@ -285,6 +285,27 @@ async def test_a_store_that_stays_down_is_asked_so_often_and_no_more(store: Memo
     assert isinstance(caught.value.failed[0], StoreUnavailable)
 
 
+async def test_a_store_that_stays_down_is_not_waited_for_by_every_batch(store: MemoryStore) -> None:
+    faulty = FaultyStore(store)
+    counting = CountingStore(faulty)
+    db = await ready(counting)
+    faulty.down()
+    with pytest.raises(BulkWriteError) as caught:
+        await db.memories.upsert_many(some(20 * BATCH))
+    assert len(caught.value.failed) == 20 * BATCH
+    assert counting.calls["write"] <= bulk._BATCHES_AT_ONCE * bulk._ATTEMPTS + 16
+
+    def back_again(done: int) -> Iterator[UserMemory]:
+        for each in some(8 * BATCH):
+            if each.memory_id == f"m{done:05}":
+                faulty.up()
+            yield each
+
+    with pytest.raises(BulkWriteError) as caught:
+        await db.memories.upsert_many(back_again(6 * BATCH))
+    assert caught.value.stored >= BATCH
+
+
 async def test_a_store_that_stores_little_at_a_time_is_not_given_up(store: MemoryStore) -> None:
     class Slow(WrapperStore):
         async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
