@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from agno_clouddb.concurrency import gather_outcomes, uninterrupted
+from agno_clouddb.concurrency import gather, gather_outcomes, uninterrupted
 from agno_clouddb.errors import (
     CloudDBError,
     ConfigurationError,
@@ -282,15 +282,13 @@ class FanOutStore(Store):
         return Item(key, version, expires_at=int(self._now()) + TOMBSTONE_SECONDS, deleted=True)
 
     async def _write_all(self, puts: Sequence[Put], atomic: bool) -> list[Outcome]:
-        """Write to all stores at once.
+        """Write to all stores at once, save what is exclusive, which goes to the primary first.
 
         Nothing dead is written over at first: where a store that missed a deletion forbids what another store lets
         through over a tombstone, or over nothing, only the tombstone tells which of them is out of date.
         """
-        answers = await self._send(self._circuits, [_not_over_the_dead(put) for put in puts], atomic)
         outcomes: list[Outcome] = []
-        for position, put in enumerate(puts):
-            by_store = {name: answer[position] for name, answer in zip(self._names, answers, strict=True)}
+        for put, by_store in zip(puts, await self._offered(puts, atomic), strict=True):
             outcome = combine(put.key, by_store, self._acks)
             if isinstance(outcome, Refused) and outcome.reason == "dead" and put.condition.over_dead:
                 by_store = await self._over_the_dead(put, by_store)
@@ -300,6 +298,37 @@ class FanOutStore(Store):
                 outcome = await self._restored(put, by_store, outcome)
             outcomes.append(outcome)
         return outcomes
+
+    async def _offered(self, puts: Sequence[Put], atomic: bool) -> list[dict[str, Outcome]]:
+        """What each store answers to each put, as long as nothing dead is to be written over.
+
+        A store after the primary is not asked about what is exclusive and was refused there.
+        """
+        answers: list[dict[str, Outcome]] = [{} for _ in puts]
+
+        async def send(circuits: Sequence[Store], names: Sequence[str], positions: Sequence[int]) -> None:
+            if not positions:
+                return
+            offers = [_not_over_the_dead(puts[position]) for position in positions]
+            for name, answer in zip(names, await self._send(circuits, offers, atomic), strict=True):
+                for position, outcome in zip(positions, answer, strict=True):
+                    answers[position][name] = outcome
+
+        exclusive = [position for position, put in enumerate(puts) if put.condition.exclusive]
+        if not exclusive:
+            await send(self._circuits, self._names, range(len(puts)))
+            return answers
+        shared = [position for position, put in enumerate(puts) if not put.condition.exclusive]
+        await gather(
+            [
+                partial(send, self._circuits, self._names, shared),
+                partial(send, self._circuits[:1], self._names[:1], exclusive),
+            ]
+        )
+        decided = self._names[0]
+        open_still = [n for n in exclusive if not _forbids(answers[n][decided])]
+        await send(self._circuits[1:], self._names[1:], open_still)
+        return answers
 
     async def _write_by_primary(self, puts: Sequence[Put], atomic: bool) -> list[Outcome]:
         """Let the primary decide, and copy what it has stored to the others."""
@@ -339,6 +368,8 @@ class FanOutStore(Store):
                 continue
             condition = put.condition if refused.reason == "dead" else Condition(expected=refused.version)
             ((settled[name],),) = await self._send([circuit], [Put(put.item, condition)], atomic=False)
+            if put.condition.exclusive and _forbids(settled[name]):
+                break
         return settled
 
     async def _send(self, stores: Sequence[Store], puts: Sequence[Put], atomic: bool) -> list[tuple[Outcome, ...]]:
@@ -400,3 +431,8 @@ def _not_over_the_dead(put: Put) -> Put:
 
 async def _query(store: Store, *, query: Query, limit: int, cursor: Cursor | None, consistency: Consistency) -> Page:
     return await store.query(query, limit=limit, cursor=cursor, consistency=consistency)
+
+
+def _forbids(outcome: Outcome) -> bool:
+    """Whether a store forbids a write, and not only because of something dead."""
+    return isinstance(outcome, Refused) and outcome.reason != "dead"

@@ -111,7 +111,7 @@ class Creation(Change[R]):
 
     def mutation(self, version: str) -> Mutation:
         self.written = self.written.first_written(version)
-        return Put(self.written.to_item(self.key, version), Condition(absent=True))
+        return Put(self.written.to_item(self.key, version), Condition(absent=True, exclusive=True))
 
     def result(self, version: str) -> R:
         return self.written.model_copy(update={"version": version})

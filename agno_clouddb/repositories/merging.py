@@ -25,7 +25,7 @@ class Merge(Change[Trace]):
         self._trace = touched(timed(trace) if stored is None else _merged(stored, trace))
 
     def mutation(self, version: str) -> Mutation:
-        condition = Condition(absent=self.expected is None, expected=self.expected)
+        condition = Condition(absent=self.expected is None, expected=self.expected, exclusive=True)
         return Put(self._trace.to_item(self.key, version), condition)
 
     def result(self, version: str) -> Trace:

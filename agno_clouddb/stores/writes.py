@@ -36,12 +36,15 @@ class Condition:
             may not.
         over_dead: False: neither a tombstone nor an expired item is stored. A fan-out asks for it, to learn of a
             deletion that another store has missed before it is written over.
+        exclusive: with ``absent``: of several writers who ask for it at once, one succeeds also in a fan-out, which
+            lets its primary decide before it writes to the others. A single store pays no attention to it.
     """
 
     absent: bool = False
     expected: str | None = None
     owner: str | None = None
     over_dead: bool = True
+    exclusive: bool = False
 
 
 NEWER = Condition()
