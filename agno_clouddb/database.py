@@ -107,7 +107,8 @@ class Database:
             self.traces,
             self.learnings,
         )
-        return Transaction(self._connection, {each.lists.record.collection.name: each for each in repositories})
+        named = {each.lists.record.collection.name: each for each in repositories}
+        return Transaction(self._connection, named, self.traces)
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -125,7 +125,8 @@ class ConflictError(CloudDBError):
     """The record has changed since the version that the caller named, or kept changing during retries.
 
     Args:
-        expected: the version that the caller named; None when the record was expected to be absent.
+        expected: the version that the caller named, or that the call had read before; None when there is none, as when
+            the record was expected to be absent.
         found: the version that is stored; None when nothing is stored.
         problem: what is in the way beside the version, such as a status.
     """
@@ -142,6 +143,8 @@ class ConflictError(CloudDBError):
         self.expected = expected
         self.found = found
         versions = f"expected version {expected or 'none'} but found {found or 'none'}"
+        if problem and expected is None:
+            versions = f"found version {found or 'none'}"
         super().__init__(
             f"{problem}; {versions}" if problem else versions,
             store=store,

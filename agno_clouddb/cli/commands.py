@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -112,7 +112,7 @@ def schema_dynamodb(
 ) -> None:
     """Print the tables of DynamoDB as a template for CloudFormation, or as a .tf.json file for Terraform."""
     template = {TemplateFormat.cloudformation: templates.cloudformation, TemplateFormat.terraform: templates.terraform}
-    typer.echo(json.dumps(template[format](prefix), indent=2))
+    _print_schema(template[format], prefix)
 
 
 @schema.command("firestore")
@@ -120,7 +120,14 @@ def schema_firestore(
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="What precedes the names of collections.")] = "agno_",
 ) -> None:
     """Print the firestore.indexes.json that `firebase deploy --only firestore:indexes` takes."""
-    typer.echo(json.dumps(indexes.firestore_indexes(prefix), indent=2))
+    _print_schema(indexes.firestore_indexes, prefix)
+
+
+def _print_schema(make: Callable[[str], object], prefix: str) -> None:
+    try:
+        typer.echo(json.dumps(make(prefix), indent=2))
+    except ConfigurationError as error:
+        raise _failure(str(error), _USAGE) from error
 
 
 def _load(path: Path) -> list[Conversation]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,7 +19,9 @@ from agno_clouddb.stores import codec
 from agno_clouddb.stores.base import Item, Key
 from agno_clouddb.stores.schema import OWNER, Collection
 
-__all__ = ["Record", "new_id", "to_text"]
+__all__ = ["Record", "new_id", "plain", "to_text"]
+
+T = TypeVar("T")
 
 _OF_THE_ITEM = ("version", "expires_at", "degraded")
 
@@ -43,6 +45,11 @@ def to_text(path: str, value: datetime) -> str:
 def new_id() -> str:
     """An id for a record that names none: random, as text."""
     return str(uuid4())
+
+
+def plain(value: T) -> T:
+    """A text as it is stored: that of a member of an enumeration of texts, say, without its class."""
+    return cast("T", str.__str__(value)) if isinstance(value, str) and type(value) is not str else value
 
 
 class Record(BaseModel):
@@ -76,8 +83,8 @@ class Record(BaseModel):
             InvalidRecord: its id, or its parent's, is none that a store can hold.
         """
         declared = self.collection
-        parent = getattr(self, declared.parent_field) if declared.parent_field is not None else None
-        key = Key(declared.name, getattr(self, declared.id_field), parent)
+        parent = plain(getattr(self, declared.parent_field)) if declared.parent_field is not None else None
+        key = Key(declared.name, plain(getattr(self, declared.id_field)), parent)
         key.check()
         return key
 
@@ -123,7 +130,7 @@ class Record(BaseModel):
             elif isinstance(value, date):
                 value = value.isoformat()
             if name in declared.fields:
-                fields[name] = value
+                fields[name] = plain(value)
             else:
                 codec.check_json(value, name, collection=declared.name)
                 payload[name] = value

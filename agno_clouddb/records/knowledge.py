@@ -27,7 +27,7 @@ class KnowledgeContent(Record):
         access_count: how often it was read; ``count_access`` adds to it.
         status: such as ``processing`` or ``completed``; ``set_status`` changes it.
         status_message: why the status is what it is.
-        user_id: who uploaded it; None: shared by all users.
+        user_id: who uploaded it; None: nobody's.
         external_id: what it is called elsewhere.
         created_at: when it was first written; set by the library when None.
         updated_at: when it was last written; set by the library.

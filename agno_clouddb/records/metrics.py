@@ -42,7 +42,7 @@ class Metrics(Record):
         workflow_runs_count: likewise, of workflows.
         token_metrics: sums over those runs, by the names that agno gives them, such as ``input_tokens``.
         model_metrics: how many of those runs each model had: ``{"model_id", "model_provider", "count"}``.
-        completed: whether the period had ended when this was calculated.
+        completed: whether the period had been over for an hour when this was calculated, from all stores.
         created_at: when it was first written; set by the library when None.
         updated_at: when it was last written; set by the library.
     """

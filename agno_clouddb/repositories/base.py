@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +13,9 @@ import tenacity
 
 from agno_clouddb.concurrency import uninterrupted
 from agno_clouddb.errors import ConflictError, InvalidRecord, LifecycleError, NotOwner, RecordNotFound
+from agno_clouddb.records.base import Record
 from agno_clouddb.repositories.changes import Change, unbelievable
+from agno_clouddb.repositories.expiry import expiring
 from agno_clouddb.stores.base import Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
 from agno_clouddb.stores.clock import HybridClock, is_version
 
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
 MAX_PAGE = 1_000
 """The most records in one page."""
@@ -165,6 +168,8 @@ class Repository:
 
         Raises what ``_apply`` raises, for the first that fails; others may stand.
         """
+        if not changes:
+            return []
         mutations = [change.mutation(self._clock.stamp()) for change in changes]
         results: list[T] = []
         for change, mutation, outcome in zip(changes, mutations, await self._store.write(mutations), strict=True):
@@ -225,6 +230,12 @@ class Repository:
         if outcome.version is not None:
             self._clock.observe(outcome.version)
         return outcome
+
+    def _expiring(
+        self, record: R, expires_in: float | timedelta | None = None, expires_at: datetime | None = None
+    ) -> R:
+        """A record with the expiry that the call, the record or the Database gives it. Raises InvalidRecord."""
+        return expiring(record, self._connection.ttl.get(record.collection.name), expires_in, expires_at)
 
     def _not_found(self, key: Key) -> RecordNotFound:
         return RecordNotFound("there is no such record", store=self._store.name, key=key)

@@ -11,12 +11,21 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agno_clouddb.concurrency import full_jitter, task_group
-from agno_clouddb.errors import BulkWriteError, CloudDBError, PartialWrite, StoreUnavailable, Throttled
+from agno_clouddb.errors import (
+    BulkWriteError,
+    CloudDBError,
+    ConfigurationError,
+    InvalidRecord,
+    NotProvisioned,
+    PartialWrite,
+    StoreUnavailable,
+    Throttled,
+)
 from agno_clouddb.repositories.changes import Change, unbelievable
 from agno_clouddb.stores.base import Failed, Key, Mutation, Outcome, Store, Stored, settled
 from agno_clouddb.stores.clock import HybridClock
 
-__all__ = ["Bulk", "BulkResult"]
+__all__ = ["Bulk", "BulkResult", "each_of"]
 
 T = TypeVar("T")
 
@@ -24,6 +33,7 @@ _BATCH = 250
 _BATCHES_AT_ONCE = 4
 _ATTEMPTS = 10  # how often in a row what the store failed to do is sent without any of it being stored
 _STAMPS = 10  # how often what was refused is stamped or made anew
+_SETUP = (ConfigurationError, NotProvisioned)  # no record can be stored: raised as it is
 _PASSING = (Throttled, StoreUnavailable, PartialWrite)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds
 
@@ -90,11 +100,12 @@ class Bulk:
     async def run(self, records: Iterable[T] | AsyncIterable[T], change: Callable[[T], Change[Any]]) -> BulkResult:
         """Write what ``change`` makes of each record; one that it raises a CloudDBError for has failed.
 
+        Missing tables or credentials are raised at once, as no record can be stored.
         What the iterable raises is raised when the batches under way have come to their end, with a note when
         records are not stored. An asynchronous generator is closed in any case.
         """
         stopped: BaseException | None = None
-        async with aclosing(_each(records)) as each, task_group() as group:
+        async with aclosing(each_of(records)) as each, task_group() as group:
             batch: list[_Job] = []
             try:
                 async for record in each:
@@ -151,7 +162,7 @@ class Bulk:
                 failed = any(isinstance(outcome, Failed) for outcome in outcomes)
                 stored = any(isinstance(outcome, Stored) for outcome in outcomes)
                 failures = failed if stored else failures + failed
-                answers = answers or stored
+                answers = answers or not all(isinstance(outcome, Failed) for outcome in outcomes)
                 if answers:
                     self._given_up = False
                 elif failures >= _ATTEMPTS:
@@ -193,7 +204,7 @@ class Bulk:
         try:
             return await self._store.write(mutations)
         except CloudDBError as error:
-            return [Failed(error, applied=True)] * len(mutations)
+            return [Failed(error, applied=not isinstance(error, InvalidRecord))] * len(mutations)
 
     def _settled(self, job: _Job, outcome: Outcome, *, last: bool) -> bool:
         """Note what a job has come to; False when it is to be tried again."""
@@ -201,6 +212,8 @@ class Bulk:
             job.lost = job.lost or outcome.applied
             if isinstance(outcome.error, _PASSING) and not last:
                 return False
+            if isinstance(outcome.error, _SETUP):
+                raise outcome.error
             self._result.failed[job.position] = outcome.error
             return True
         if job.lost and job.mutation is not None:
@@ -226,7 +239,8 @@ class Bulk:
         return True
 
 
-async def _each(records: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+async def each_of(records: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+    """The records of either kind of iterable; an asynchronous generator is closed at the end."""
     if not isinstance(records, AsyncIterable):
         for record in records:
             yield record

@@ -50,7 +50,8 @@ class Change(ABC, Generic[T]):
             return NotOwner("the record belongs to another user", store=store, key=self.key)
         if refused.reason == "absent" and self.expected is None:
             return RecordNotFound("there is no such record", store=store, key=self.key)
-        return ConflictError(self.expected, refused.version, store=store, key=self.key)
+        found = refused.version if refused.reason != "absent" else None  # that of a tombstone, or expired
+        return ConflictError(self.expected, found, store=store, key=self.key)
 
     @abstractmethod
     def result(self, version: str) -> T:

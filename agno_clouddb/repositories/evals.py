@@ -125,8 +125,8 @@ class Evals(Records[EvalRun]):
         """
         return await self._count(filters)
 
-    async def rename(self, run_id: str, name: str, *, user_id: str | None = None) -> EvalRun:
+    async def rename(self, id: str, name: str, *, user_id: str | None = None) -> EvalRun:
         """Set the name of an evaluation run. Results and errors are those of ``update``."""
         if not isinstance(name, str):
             raise InvalidRecord("name", f"is of type {type(name).__name__}, not text", collection="evals")
-        return await self.update(run_id, lambda run: run.model_copy(update={"name": name}), user_id=user_id)
+        return await self.update(id, lambda run: run.model_copy(update={"name": name}), user_id=user_id)

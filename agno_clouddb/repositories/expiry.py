@@ -10,7 +10,7 @@ from agno_clouddb.errors import ConfigurationError, InvalidRecord
 from agno_clouddb.records.base import Record, to_text
 from agno_clouddb.stores.schema import COLLECTIONS
 
-__all__ = ["expiring", "ttl_of", "ttls"]
+__all__ = ["expiring", "ttls"]
 
 R = TypeVar("R", bound=Record)
 
@@ -24,6 +24,8 @@ def ttls(given: Mapping[str, float | timedelta]) -> dict[str, timedelta]:
     Raises:
         ConfigurationError: there is no such collection, or a time is not over 0.
     """
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"ttl is {given!r}, not a mapping from collections to days")
     found: dict[str, timedelta] = {}
     for name, value in given.items():
         if name not in COLLECTIONS:
@@ -83,11 +85,6 @@ def expiring(
             "expires_at", f"is {expires_at.isoformat()}, which has passed", remedy="Set a later moment, or None"
         )
     return record if expires_at == record.expires_at else record.model_copy(update={"expires_at": expires_at})
-
-
-def ttl_of(record: Record, ttl: Mapping[str, timedelta]) -> timedelta | None:
-    """How long a record is kept by default."""
-    return ttl.get(record.collection.name)
 
 
 def _later(path: str, now: datetime, value: Any) -> datetime:

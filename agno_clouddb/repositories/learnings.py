@@ -39,6 +39,8 @@ class LearningFilters(TypedDict, total=False):
     """Only learnings about this entity."""
     entity_type: str | None
     """Only learnings about entities of this type."""
+    text: str | None
+    """Only learnings with this text in their content; see ``search``."""
     updated_from: datetime | None
     """Only learnings last written at this moment or later."""
     updated_to: datetime | None
@@ -69,8 +71,9 @@ def _texts(value: Any) -> Iterator[str]:
 class Learnings(Records[Learning]):
     """What agents have learned. Reads are strongly consistent unless the call or the Database says otherwise.
 
-    Lists by ``learning_type``, ``user_id`` or ``entity_id`` are served by an index; the other filters are applied to
-    what these leave, whatever it takes to fill a page.
+    Lists by ``learning_type``, ``user_id`` or ``entity_id`` are served by an index of their own; without one of these,
+    the other filters are applied in the index of all learnings. Text is looked for in what these leave, whatever it
+    takes to fill a page.
     """
 
     lists = Lists(
@@ -119,6 +122,7 @@ class Learnings(Records[Learning]):
     async def search(
         self,
         text: str,
+        /,
         *,
         sort: Sort = "-updated_at",
         limit: int = 20,

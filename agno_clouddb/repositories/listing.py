@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.records.base import Record, to_text
+from agno_clouddb.records.base import Record, plain, to_text
 from agno_clouddb.stores.base import Query, Range
 
 __all__ = ["Filter", "Listing", "Lists", "Test", "contains", "contains_text"]
@@ -154,7 +154,7 @@ class _Making:
         if not isinstance(value, str):
             raise InvalidRecord(name, f"is of type {type(value).__name__}, not text", collection=self._collection)
         # The plain text of a member of an enumeration of texts too.
-        return str.__str__(value)
+        return plain(value)
 
 
 def _moment(name: str, value: object) -> str:

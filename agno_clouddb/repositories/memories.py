@@ -48,8 +48,9 @@ def _all_topics(name: str, value: Any) -> Test:
 class Memories(Records[UserMemory]):
     """Memories of users. Reads are strongly consistent unless the call or the Database says otherwise.
 
-    Lists by ``user_id`` are served by an index, and so are those by ``agent_id`` or ``team_id``; filters by topics and
-    text are applied to the memories that the others leave, whatever it takes to fill a page.
+    Lists by ``user_id`` are served by an index of their own; ``agent_id`` and ``team_id`` are filtered in the index of
+    all memories. Filters by topics and text are applied to the memories that the others leave, whatever it takes to
+    fill a page.
     """
 
     lists = Lists(
@@ -143,6 +144,7 @@ class Memories(Records[UserMemory]):
 
         Raises:
             BulkWriteError: some could not be deleted; says which, and why. Repeat the call.
+            StoreUnavailable: a store of a fan-out did not answer, so that it may have more; the others are deleted.
         """
         query = self.lists.listing({"user_id": user_id}, "updated_at").query
         return await self._clear(query, user_id, progress)

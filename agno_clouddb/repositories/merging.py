@@ -17,15 +17,23 @@ T = TypeVar("T", Trace, Span)
 
 
 class Merge(Change[Trace]):
-    """Write a trace over nothing, or merged with what is stored."""
+    """Write a trace over nothing, or merged with what is stored.
 
-    def __init__(self, key: Key, trace: Trace, stored: Trace | None = None) -> None:
+    Args:
+        key: where the trace is stored.
+        trace: the part to write.
+        owner: the user that the stored trace must belong to, unless it belongs to nobody; None: anybody.
+        stored: what is stored.
+    """
+
+    def __init__(self, key: Key, trace: Trace, owner: str | None, stored: Trace | None = None) -> None:
         self.key = key
+        self._owner = owner
         self.expected = stored.version if stored is not None else None
         self._trace = touched(timed(trace) if stored is None else _merged(stored, trace))
 
     def mutation(self, version: str) -> Mutation:
-        condition = Condition(absent=self.expected is None, expected=self.expected, exclusive=True)
+        condition = Condition(absent=self.expected is None, expected=self.expected, owner=self._owner, exclusive=True)
         return Put(self._trace.to_item(self.key, version), condition)
 
     def result(self, version: str) -> Trace:
@@ -39,7 +47,6 @@ _SEVERITIES = {"ERROR": 3, "OK": 2, "UNSET": 0}
 
 def _merged(stored: Trace, part: Trace) -> Trace:
     start, end = min(stored.start_time, part.start_time), max(stored.end_time, part.end_time)
-    expiries = [each for each in (stored.expires_at, part.expires_at) if each is not None]
     update: dict[str, Any] = dict(part.model_extra or {})
     update |= {name: getattr(stored, name) or getattr(part, name) for name in _CONTEXT}
     update |= {
@@ -50,9 +57,14 @@ def _merged(stored: Trace, part: Trace) -> Trace:
         "error_count": stored.error_count + part.error_count,
         "status": part.status if _severity(part) > _severity(stored) else stored.status,
         "name": part.name if _level(part) > _level(stored) else stored.name,
-        "expires_at": max(expiries, default=None),
+        "expires_at": _later(stored.expires_at, part.expires_at),
     }
     return stored.model_copy(update=update)
+
+
+def _later(stored: datetime | None, part: datetime | None) -> datetime | None:
+    """The later of the stored expiry and that of a part; what is kept for good stays so."""
+    return stored if stored is None or part is None else max(stored, part)
 
 
 def _level(trace: Trace) -> int:

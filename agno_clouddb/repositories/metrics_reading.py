@@ -16,7 +16,10 @@ from agno_clouddb.repositories.runs import belongs, runs_query
 from agno_clouddb.stores.base import Cursor, Item, Progress, Query, Range, Store
 from agno_clouddb.stores.clock import MAX_DRIFT_MILLIS
 
-__all__ = ["Reading"]
+__all__ = ["EARLIEST_SESSION", "Reading", "runs_since", "sessions_since"]
+
+EARLIEST_SESSION = Query("sessions", "created_at")
+"""Lists the session first that was created first."""
 
 _SESSIONS_PAGE = 100
 _RUNS_PAGE = 50
@@ -43,27 +46,24 @@ class Reading:
         store: where from.
         start: the start of the window; the start of a day in UTC.
         end: its end, exclusive.
+        settled: of what was created before this moment nothing more is expected; at most ``end``.
         progress: is told how many sessions were read.
     """
 
-    def __init__(self, store: Store, start: datetime, end: datetime, progress: Progress | None = None) -> None:
+    def __init__(
+        self, store: Store, start: datetime, end: datetime, settled: datetime, progress: Progress | None = None
+    ) -> None:
         self._store = store
         self._start = start
         self._end = end
         self._progress = progress
-        self._sums = Sums(start, end)
+        self._sums = Sums(start, end, settled)
         self._seen: set[str] = set()
-        # The least stamp of that millisecond.
-        millis = (_before(start, _DRIFT) - _EPOCH) // timedelta(milliseconds=1)
-        self._first_place = f"{max(0, millis):012x}"
 
     async def sums(self) -> Sums:
         """What happened in the window."""
-        changed = Range("updated_at", to_text("since", _before(self._start, _APPENDED_WITHIN)))
-        created = Range("created_at", to_text("since", self._start), to_text("until", self._end))
-        # The changed ones first and in order of their last write: one that is written meanwhile comes later, or again.
-        for window in (changed, created):
-            async for headers in self._pages(Query("sessions", window.field, ranges=(window,)), _SESSIONS_PAGE):
+        for query in sessions_since(self._start, self._end):
+            async for headers in self._pages(query, _SESSIONS_PAGE):
                 fresh = {item.key.id: item for item in headers if item.key.id not in self._seen}
                 self._seen.update(fresh)
                 await gather([partial(self._add, item) for item in fresh.values()], limit=_SESSIONS_AT_ONCE)
@@ -75,8 +75,7 @@ class Reading:
         fields = header.fields
         user_id, session_type = header.owner or ALL_USERS, fields["session_type"]
         self._sums.add_session(user_id, session_type, datetime.fromisoformat(fields["created_at"]))
-        query = replace(runs_query(header.key.id), descending=False, ranges=(Range("run_index", self._first_place),))
-        async for runs in self._pages(query, _RUNS_PAGE):
+        async for runs in self._pages(runs_since(header.key.id, self._start), _RUNS_PAGE):
             for item in runs:
                 run = Run.from_item(item) if belongs(item, header) else None
                 if run is not None and run.created_at is not None:
@@ -92,6 +91,23 @@ class Reading:
             cursor = page.cursor
             if cursor is None:
                 return
+
+
+def sessions_since(start: datetime, end: datetime) -> tuple[Query, Query]:
+    """The lists of sessions to read for a window of time: those that may have changed in it, then those created in it.
+
+    The changed ones come first and in order of their last write: one that is written meanwhile comes later, or again.
+    """
+    changed = Range("updated_at", to_text("since", _before(start, _APPENDED_WITHIN)))
+    created = Range("created_at", to_text("since", start), to_text("until", end))
+    return Query("sessions", changed.field, ranges=(changed,)), Query("sessions", created.field, ranges=(created,))
+
+
+def runs_since(session_id: str, start: datetime) -> Query:
+    """The list of a session's runs that may have been created at this moment or later."""
+    millis = (_before(start, _DRIFT) - _EPOCH) // timedelta(milliseconds=1)
+    place = f"{max(0, millis):012x}"  # the least stamp of that millisecond
+    return replace(runs_query(session_id), descending=False, ranges=(Range("run_index", place),))
 
 
 def _before(moment: datetime, time: timedelta) -> datetime:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 from agno_clouddb.records.metrics import ALL_USERS, Metrics
+from agno_clouddb.repositories.metrics_days import DAY, start_of
 
 __all__ = ["TOKENS", "Sums", "tokens_of"]
 
@@ -54,14 +55,16 @@ class Sums:
     Args:
         start: what was created at this moment or later counts; the start of a day in UTC.
         end: what was created before this moment counts.
+        settled: of what was created before this moment nothing more is expected; at most ``end``.
 
     Attributes:
         partial: True when something may have been missed, so that no day is complete.
     """
 
-    def __init__(self, start: datetime, end: datetime) -> None:
+    def __init__(self, start: datetime, end: datetime, settled: datetime) -> None:
         self._start = start
         self._end = end
+        self._settled = settled
         self._days: dict[date, dict[str, _Activity]] = {}
         self.partial = False
 
@@ -102,8 +105,8 @@ class Sums:
         return self._days.keys()
 
     def completes(self, day: date) -> bool:
-        """Whether all of a day is in the window."""
-        return not self.partial and _start_of(day) + timedelta(days=1) <= self._end
+        """Whether all of a day is in the window, and nothing more of it is expected."""
+        return not self.partial and start_of(day) + DAY <= self._settled
 
     def records(self, day: date) -> dict[str, Metrics]:
         """The metrics of a day by user, and those of all users; none when nothing happened."""
@@ -159,7 +162,3 @@ def _record(day: date, user_id: str, users: int, activity: _Activity, completed:
         ],
         completed=completed,
     )
-
-
-def _start_of(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 from agno_clouddb.concurrency import gather
-from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.records.base import Record
+from agno_clouddb.errors import CloudDBError, InvalidRecord, StoreUnavailable
+from agno_clouddb.records.base import Record, plain
 from agno_clouddb.repositories.base import (
     Page,
     Repository,
@@ -22,7 +22,6 @@ from agno_clouddb.repositories.base import (
 )
 from agno_clouddb.repositories.bulk import Bulk, BulkResult
 from agno_clouddb.repositories.changes import Change, Creation, Removal, Upsert
-from agno_clouddb.repositories.expiry import expiring, ttl_of
 from agno_clouddb.repositories.listing import Listing, Lists
 from agno_clouddb.stores.base import Consistency, Cursor, Item, Key, Query, Refused
 from agno_clouddb.stores.schema import OWNER, Collection
@@ -107,10 +106,10 @@ class Records(Repository, Generic[R]):
             record: what to write. ``updated_at`` becomes now, unless the object was never stored and names one.
             user_id: the user on whose behalf; by default the record's own. A record that belongs to another user is
                 not changed; one that belongs to nobody is claimed.
-            expected_version: write only when the stored version is this one.
+            expected_version: the version of this record that was read; write only when nothing newer is stored.
             expires_in: seconds, or a timedelta, after which the record counts as absent.
-            expires_at: the same as a moment. Without either, the record keeps its expiry, or is kept as long as the
-                Database's ``ttl`` says.
+            expires_at: the same as a moment. Without either, the object's own ``expires_at`` holds, and at least the
+                time that the Database's ``ttl`` gives, from now.
 
         Returns:
             What is stored, with its version.
@@ -212,12 +211,12 @@ class Records(Repository, Generic[R]):
             InvalidRecord: one is no valid id; nothing is deleted.
             BulkWriteError: some could not be deleted; says which, and why. The others are.
         """
-        return await self._delete_keys([self._key(each) for each in ids], user_id, progress)
+        return await self._delete_keys([self._key(each) for each in checked_ids(ids)], user_id, progress)
 
     # What the repositories are made of
 
     def _key(self, id: str) -> Key:
-        key = Key(self._declared.name, id)
+        key = Key(self._declared.name, plain(id))
         key.check()
         return key
 
@@ -248,11 +247,6 @@ class Records(Repository, Generic[R]):
         if own not in (None, user_id):
             raise InvalidRecord(OWNER, f"is {own!r} but the call is made for {user_id!r}")
         return record.model_copy(update={OWNER: user_id}), user_id
-
-    def _expiring(
-        self, record: R, expires_in: float | timedelta | None = None, expires_at: datetime | None = None
-    ) -> R:
-        return expiring(record, ttl_of(record, self._connection.ttl), expires_in, expires_at)
 
     def _upsert(
         self,
@@ -366,6 +360,8 @@ class Records(Repository, Generic[R]):
         progress: Callable[[int], None] | None,
     ) -> BulkResult:
         store = self._store
+        if isinstance(records, str | bytes | Mapping | Record) or not isinstance(records, Iterable | AsyncIterable):
+            raise InvalidRecord("records", f"is of type {type(records).__name__}, not an iterable of records")
         result = await Bulk(store, self._clock, progress).run(records, change)
         result.raise_failed(store.name, self._declared.name)
         return result
@@ -379,26 +375,38 @@ class Records(Repository, Generic[R]):
     async def _delete_each(
         self, ids: Iterable[str], user_id: str | None, progress: Callable[[int], None] | None
     ) -> int:
-        """Delete records by ``delete``, several at a time, and say how many were there."""
-        total = 0
+        """Delete records by ``delete``, several at a time, and say how many were there.
 
-        async def delete(id: str) -> None:
-            nonlocal total
-            there = await self.delete(id, user_id=user_id)
-            total += there
+        Raises:
+            BulkWriteError: some could not be deleted.
+        """
+        result = BulkResult()
+
+        async def delete(position: int, id: str) -> None:
+            try:
+                there = await self.delete(id, user_id=user_id)
+                result.stored += there
+            except CloudDBError as error:
+                result.failed[position] = error
             if progress is not None:
-                progress(total)
+                progress(result.stored)
 
-        unique = {self._key(each): each for each in ids}
-        await gather([partial(delete, each) for each in unique.values()], limit=_DELETES_AT_ONCE)
-        return total
+        unique = {self._key(each): (position, each) for position, each in enumerate(checked_ids(ids))}
+        await gather([partial(delete, *each) for each in unique.values()], limit=_DELETES_AT_ONCE)
+        result.raise_failed(self._store.name, self._declared.name)
+        return result.stored
 
     async def _clear(self, query: Query, user_id: str | None, progress: Callable[[int], None] | None) -> int:
-        """Delete what a query lists, page by page."""
-        total = 0
+        """Delete what a query lists, page by page.
+
+        Raises:
+            StoreUnavailable: a store of a fan-out did not answer, so that more may be there; the rest is deleted.
+        """
+        total, degraded = 0, False
         cursor: Cursor | None = None
         while True:
             page = await self._store.query(query, limit=_LARGEST_STEP, cursor=cursor)
+            degraded = degraded or page.degraded
             for item in page.items:
                 self._clock.observe(item.version)
             before = total
@@ -406,4 +414,19 @@ class Records(Repository, Generic[R]):
             total += await self._delete_keys([item.key for item in page.items], user_id, told)
             cursor = page.cursor
             if cursor is None:
-                return total
+                break
+        if degraded:
+            raise StoreUnavailable(
+                f"{total} were deleted, and a store that did not answer may have more",
+                store=self._store.name,
+                collection=self._declared.name,
+                remedy="Repeat the call when all stores answer",
+            )
+        return total
+
+
+def checked_ids(ids: Iterable[str]) -> list[str]:
+    """Ids, given as an iterable. Raises InvalidRecord for one id alone, whose letters would be taken for ids."""
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidRecord("ids", f"is of type {type(ids).__name__}, not a list of ids")
+    return list(ids)

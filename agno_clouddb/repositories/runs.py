@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
+from agno_clouddb.records.base import plain
 from agno_clouddb.records.sessions import Run, Session
 from agno_clouddb.repositories.base import Connection, check_consistency, require
 from agno_clouddb.repositories.changes import Change, Removal
-from agno_clouddb.repositories.expiry import expiring, ttl_of
 from agno_clouddb.repositories.records import Records
 from agno_clouddb.stores.base import Condition, Consistency, Item, Key, Mutation, Page, Put, Query, Refused
 from agno_clouddb.stores.clock import epoch_seconds, is_version, version_millis
@@ -133,7 +133,7 @@ class Runs(Records[Session]):
         """
         require(Run, run, "run")
         run_key(session_id, run.run_id)
-        expiring_run = self._expiring_run(run, expires_in, expires_at)
+        expiring_run = self._expiring(run, expires_in, expires_at)
         session = await self._require_session(session_id, user_id)
         return await self._apply(RunWrite(run_key(session_id, run.run_id), expiring_run, session.generation))
 
@@ -156,7 +156,7 @@ class Runs(Records[Session]):
         if not placed or run.session_id != session_id:
             return await self.append_run(session_id, run, user_id=user_id, expires_in=expires_in, expires_at=expires_at)
         key = run_key(session_id, run.run_id)
-        expiring_run = self._expiring_run(run, expires_in, expires_at)
+        expiring_run = self._expiring(run, expires_in, expires_at)
         session = await self._require_session(session_id, user_id)
         return await self._apply(RunWrite(key, expiring_run, session.generation, run.run_index))
 
@@ -205,11 +205,6 @@ class Runs(Records[Session]):
         """Write runs that are not stored yet to the end of a session, in order, all at once."""
         return await self._apply_each([RunWrite(run_key(session_id, run.run_id), run, generation) for run in runs])
 
-    def _expiring_run(
-        self, run: Run, expires_in: float | timedelta | None = None, expires_at: datetime | None = None
-    ) -> Run:
-        return expiring(run, ttl_of(run, self._connection.ttl), expires_in, expires_at)
-
     def _check_runs(self, session_id: str, runs: Sequence[Run]) -> None:
         """Raise InvalidRecord or RecordTooLarge unless all runs can be stored."""
         limit, seen = self._store.limits.payload_bytes, set()
@@ -253,11 +248,11 @@ class Runs(Records[Session]):
 
     def _remember(self, header: Item) -> _Known:
         self._clock.observe(header.version)
-        left = header.expires_at - epoch_seconds() if header.expires_at is not None else _KNOWN_SECONDS
-        return self._know(header.key.id, header.owner, header.fields.get("generation", ""), left)
+        return self._know(header.key.id, header.owner, header.fields.get("generation", ""), header.expires_at)
 
-    def _know(self, session_id: str, owner: str | None, generation: str, seconds: float = _KNOWN_SECONDS) -> _Known:
-        until = time.monotonic() + min(seconds, _KNOWN_SECONDS)
+    def _know(self, session_id: str, owner: str | None, generation: str, expires_at: float | None) -> _Known:
+        left = _KNOWN_SECONDS if expires_at is None else expires_at - epoch_seconds()
+        until = time.monotonic() + min(left, _KNOWN_SECONDS)
         known = self._known[session_id] = _Known(owner, generation, until)
         self._known.move_to_end(session_id)
         if len(self._known) > _KNOWN_SESSIONS:
@@ -267,21 +262,21 @@ class Runs(Records[Session]):
 
 def session_key(session_id: str) -> Key:
     """The key of a session's header. Raises InvalidRecord when ``session_id`` is no valid id."""
-    key = Key("sessions", session_id)
+    key = Key("sessions", plain(session_id))
     key.check()
     return key
 
 
 def run_key(session_id: str, run_id: str) -> Key:
     """The key of a run. Raises InvalidRecord when an id is not valid."""
-    key = Key("runs", run_id, session_id)
+    key = Key("runs", plain(run_id), plain(session_id))
     key.check()
     return key
 
 
 def runs_query(session_id: str) -> Query:
     """The runs of a session, newest first."""
-    return Query("runs", parent=session_id, sort="run_index", descending=True)
+    return Query("runs", parent=plain(session_id), sort="run_index", descending=True)
 
 
 def belongs(run: Item, header: Item) -> bool:

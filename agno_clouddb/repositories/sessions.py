@@ -130,11 +130,12 @@ class Sessions(Runs):
             session: what to write. ``updated_at`` becomes now, unless the object was never stored and names one.
             user_id: the user on whose behalf; by default the session's own ``user_id``. A session that belongs to
                 another user is not changed; one that belongs to nobody is claimed.
-            expected_version: write only when the stored version is this one.
+            expected_version: the version of this session that was read; write only when nothing newer is stored.
             expires_in: seconds, or a timedelta, after which the session, and the runs that are written with it, count
                 as absent.
-            expires_at: the same as a moment. Without either, the session keeps its expiry, or is kept as long as the
-                Database's ``ttl`` says.
+            expires_at: the same as a moment. Without either, the object's own ``expires_at`` holds, and at least the
+                time that the Database's ``ttl`` gives, from now. Runs that are written later do not expire with the
+                session, but by themselves: give them an expiry too, or use ``ttl``.
 
         Returns:
             What is stored, with its version.
@@ -151,10 +152,11 @@ class Sessions(Runs):
         check_version(expected_version)
         fresh = [run for run in session.runs if run.version is None]
         self._check_runs(session.session_id, fresh)
-        fresh = [self._expiring_run(run, expires_in, expires_at) for run in fresh]
+        fresh = [self._expiring(run, expires_in, expires_at) for run in fresh]
         session = self._expiring(session, expires_in, expires_at)
         stored = await self._apply(Upsert(key, session, owner=owner, expected=expected_version))
-        known = self._know(stored.session_id, stored.user_id, stored.generation or "")
+        expiry = stored.expires_at.timestamp() if stored.expires_at is not None else None
+        known = self._know(stored.session_id, stored.user_id, stored.generation or "", expiry)
         if not fresh:
             return stored
         appended = iter(await self._append(stored.session_id, known.generation, fresh))
@@ -239,13 +241,22 @@ class Sessions(Runs):
             await self._delete_runs(session_id)
         return not isinstance(outcome, Refused)
 
+    async def update(
+        self, session_id: str, function: Callable[[Session], Session | None], *, user_id: str | None = None
+    ) -> Session:
+        """Read the header, change it and write it; begin anew when somebody else has written in between.
+
+        See ``Records.update``, whose arguments, results and errors these are.
+        """
+        return await super().update(session_id, function, user_id=user_id)
+
     async def delete_many(
-        self, ids: Iterable[str], *, user_id: str | None = None, progress: Callable[[int], None] | None = None
+        self, session_ids: Iterable[str], *, user_id: str | None = None, progress: Callable[[int], None] | None = None
     ) -> int:
         """Delete sessions and their runs, several at a time.
 
         Args:
-            ids: which sessions; an id given twice counts once.
+            session_ids: which sessions; an id given twice counts once.
             user_id: only those that belong to this user.
             progress: is told after each session how many are deleted.
 
@@ -253,9 +264,9 @@ class Sessions(Runs):
             How many were there, and this user's.
 
         Raises:
-            What ``delete`` raises, at the first one that fails; others may have been deleted. Repeat the call.
+            BulkWriteError: some could not be deleted; says which, and why. Repeat the call.
         """
-        return await self._delete_each(ids, user_id, progress)
+        return await self._delete_each(session_ids, user_id, progress)
 
     async def _header_and_runs(self, key: Key, size: int, consistency: Consistency) -> tuple[Batch, port.Page]:
         store, query = self._store, runs_query(key.id)
@@ -287,6 +298,11 @@ class Sessions(Runs):
                 remedy="Write them with append_run, or the session with upsert",
             )
         return change
+
+    def _owned(self, record: Session, user_id: str | None) -> tuple[Session, str | None]:
+        owned, owner = super()._owned(record, user_id)
+        self._known.pop(owned.session_id, None)  # it may begin anew
+        return owned, owner
 
     def _read(self, item: Item, degraded: bool = False) -> Session:
         self._remember(item)

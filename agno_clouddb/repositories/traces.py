@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, TypedDict, Unpack
 
 from agno_clouddb.concurrency import gather
+from agno_clouddb.errors import NotOwner
+from agno_clouddb.records.base import plain
 from agno_clouddb.records.traces import Span, Trace
-from agno_clouddb.repositories.base import MAX_PAGE, Connection, Page, check_consistency, check_limit, require
-from agno_clouddb.repositories.bulk import BulkResult
-from agno_clouddb.repositories.changes import Change, Removal, Upsert
-from agno_clouddb.repositories.expiry import expiring, ttl_of
+from agno_clouddb.repositories.base import MAX_PAGE, Page, check_consistency, check_limit, require
+from agno_clouddb.repositories.bulk import BulkResult, each_of
+from agno_clouddb.repositories.changes import Removal, Upsert
 from agno_clouddb.repositories.listing import Filter, Lists
 from agno_clouddb.repositories.merging import Merge, timed
 from agno_clouddb.repositories.records import Records
 from agno_clouddb.stores import base as port
 from agno_clouddb.stores.base import Consistency, Cursor, Item, Key, Query, Refused
 
-__all__ = ["SessionTraces", "TraceFilters", "Traces", "span_write"]
+__all__ = ["SessionTraces", "TraceFilters", "Traces"]
 
 Sort = Literal["start_time", "-start_time"]
 
@@ -93,6 +95,7 @@ class Traces(Records[Trace]):
         self,
         trace: Trace,
         *,
+        user_id: str | None = None,
         expires_in: float | timedelta | None = None,
         expires_at: datetime | None = None,
     ) -> Trace:
@@ -106,23 +109,25 @@ class Traces(Records[Trace]):
 
         Args:
             trace: what to write, or to add.
-            expires_in: as in ``upsert``.
-            expires_at: as in ``upsert``.
+            user_id: only when the stored trace belongs to this user, or to nobody, in which case it is claimed. A part
+                that merely names another user leaves the trace with the user who had it first.
+            expires_in: as in ``upsert``; the later of this and the stored expiry holds.
+            expires_at: likewise, as a moment.
 
         Returns:
             What is stored.
 
         Raises:
+            NotOwner: the stored trace belongs to another user.
             InvalidRecord: it ends before it starts, or has a value that no store can hold.
             ConflictError: others kept writing in between, for a hundred attempts.
             RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``. After an error
                 which leaves open whether the trace was written, a repetition may count its spans twice.
         """
-        require(Trace, trace, "trace")
-        trace.check_types()
+        trace, _ = self._owned(trace, user_id)
         key = trace.key
         trace = self._expiring(trace, expires_in, expires_at)
-        first = Merge(key, trace)
+        first = Merge(key, trace, user_id)
         outcome = await self._attempt(first)
         if not isinstance(outcome, Refused):
             return first.result(outcome.version)
@@ -132,7 +137,7 @@ class Traces(Records[Trace]):
             with attempt:
                 item = (await self._store.get([key])).items[0]
                 stored = self._read(item) if item is not None else None
-                return await self._apply(Merge(key, trace, stored))
+                return await self._apply(Merge(key, trace, user_id, stored))
         raise AssertionError("attempts end with a result or an error")
 
     async def list(
@@ -195,6 +200,7 @@ class Traces(Records[Trace]):
         self,
         span: Span,
         *,
+        user_id: str | None = None,
         expires_in: float | timedelta | None = None,
         expires_at: datetime | None = None,
     ) -> Span:
@@ -202,6 +208,7 @@ class Traces(Records[Trace]):
 
         Args:
             span: what to write.
+            user_id: only when its trace does not belong to another user, which is looked up before.
             expires_in: as in ``upsert``.
             expires_at: as in ``upsert``.
 
@@ -209,15 +216,20 @@ class Traces(Records[Trace]):
             What is stored, with its version.
 
         Raises:
+            NotOwner: its trace belongs to another user.
             InvalidRecord: it ends before it starts, or has a value that no store can hold.
             RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
         """
-        return await self._apply(span_write(self._connection, span, expires_in, expires_at))
+        change = self._span(span, expires_in, expires_at)
+        if user_id is not None:
+            await self._require_trace(span.trace_id, user_id)
+        return await self._apply(change)
 
     async def create_spans(
         self,
         spans: Iterable[Span] | AsyncIterable[Span],
         *,
+        user_id: str | None = None,
         expires_in: float | timedelta | None = None,
         expires_at: datetime | None = None,
         progress: Callable[[int], None] | None = None,
@@ -226,13 +238,31 @@ class Traces(Records[Trace]):
 
         Args:
             spans: an iterable or asynchronous iterable.
+            user_id: only those whose trace does not belong to another user; looked up once a trace.
             expires_in: as in ``upsert``, for every span.
             expires_at: as in ``upsert``, for every span.
             progress: is told after each batch how many spans are stored.
         """
-        return await self._write_many(
-            spans, lambda span: span_write(self._connection, span, expires_in, expires_at), progress
-        )
+        refused: dict[str, NotOwner | None] = {}
+
+        async def looked_up() -> AsyncGenerator[Span, None]:
+            async with aclosing(each_of(spans)) as each:
+                async for span in each:
+                    if user_id is not None and isinstance(span, Span) and span.trace_id not in refused:
+                        try:
+                            await self._require_trace(span.trace_id, user_id)
+                            refused[span.trace_id] = None
+                        except NotOwner as error:
+                            refused[span.trace_id] = error
+                    yield span
+
+        def change(span: Span) -> Upsert[Span]:
+            change = self._span(span, expires_in, expires_at)
+            if (error := refused.get(span.trace_id)) is not None:
+                raise error
+            return change
+
+        return await self._write_many(looked_up(), change, progress)
 
     async def get_span(
         self, trace_id: str, span_id: str, *, user_id: str | None = None, consistency: Consistency | None = None
@@ -248,7 +278,7 @@ class Traces(Records[Trace]):
         Returns:
             None when there is no such span, or its trace is not this user's.
         """
-        keys = [Key("spans", span_id, trace_id), *([self._key(trace_id)] if user_id is not None else [])]
+        keys = [Key("spans", plain(span_id), plain(trace_id)), *([self._key(trace_id)] if user_id is not None else [])]
         keys[0].check()
         consistency = check_consistency(consistency, self._connection.consistency)
         batch = await self._store.get(keys, consistency=consistency)
@@ -299,23 +329,27 @@ class Traces(Records[Trace]):
         return Page(spans, page.cursor.encode(query) if page.cursor is not None else None, page.degraded)
 
     async def delete(self, id: str, *, user_id: str | None = None) -> bool:
-        """Delete a trace and its spans. The trace goes first; repeat the call when it fails.
+        """Delete a trace and its spans. The spans go first, so that the call can be repeated when it fails.
 
         Args:
             id: which trace.
-            user_id: only when it belongs to this user; then one that belongs to nobody is not deleted either.
+            user_id: only when it belongs to this user, which is looked up first; then one that belongs to nobody, or
+                is not stored, is left as it is, with its spans.
 
         Returns:
             Whether it was there, and this user's.
 
         Raises:
+            BulkWriteError: some spans could not be deleted.
             InvalidRecord, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
-        outcome = await self._attempt(Removal(self._key(id), owner=user_id))
-        if isinstance(outcome, Refused) and outcome.reason == "owner":
-            return False
+        key = self._key(id)
+        if user_id is not None:
+            item = (await self._store.get([key])).items[0]
+            if item is None or item.owner != user_id:
+                return False
         await self._clear(_spans_query(id), None, None)
-        return not isinstance(outcome, Refused)
+        return not isinstance(await self._attempt(Removal(key, owner=user_id)), Refused)
 
     async def delete_many(
         self, ids: Iterable[str], *, user_id: str | None = None, progress: Callable[[int], None] | None = None
@@ -326,34 +360,33 @@ class Traces(Records[Trace]):
             How many traces were there, and this user's.
 
         Raises:
-            What ``delete`` raises, at the first one that fails; others may have been deleted. Repeat the call.
+            BulkWriteError: some could not be deleted; says which, and why. Repeat the call.
         """
         return await self._delete_each(ids, user_id, progress)
 
-    def _upsert(
-        self,
-        record: Trace,
-        user_id: str | None,
-        expires_in: float | timedelta | None = None,
-        expires_at: datetime | None = None,
-        expected: str | None = None,
-    ) -> Upsert[Trace]:
-        require(Trace, record, "trace")
-        record.check_types()
-        return super()._upsert(timed(record), user_id, expires_in, expires_at, expected)
+    def _owned(self, record: Trace, user_id: str | None) -> tuple[Trace, str | None]:
+        owned, owner = super()._owned(record, user_id)
+        return timed(owned), owner
 
     def _changed(self, record: Trace, function: Callable[[Trace], Trace | None]) -> Trace:
-        return timed(super()._changed(record, function))
+        before = (record.start_time, record.end_time)
+        changed = super()._changed(record, function)
+        moved = (changed.start_time, changed.end_time) != before
+        return timed(changed.model_copy(update={"duration_ms": None}) if moved else changed)
 
+    def _span(self, span: Span, expires_in: float | timedelta | None, expires_at: datetime | None) -> Upsert[Span]:
+        """The write of a span over what is stored, or over nothing. Raises InvalidRecord."""
+        require(Span, span, "span")
+        span.check_types()
+        span = self._expiring(timed(span), expires_in, expires_at)
+        return Upsert(span.key, span)
 
-def span_write(
-    connection: Connection, span: Span, expires_in: float | timedelta | None, expires_at: datetime | None
-) -> Change[Span]:
-    """The write of a span over what is stored, or over nothing. Raises InvalidRecord."""
-    require(Span, span, "span")
-    span.check_types()
-    span = expiring(timed(span), ttl_of(span, connection.ttl), expires_in, expires_at)
-    return Upsert(span.key, span)
+    async def _require_trace(self, trace_id: str, user_id: str) -> None:
+        """Raise NotOwner when the trace is stored and belongs to another user."""
+        key = self._key(trace_id)
+        item = (await self._store.get([key])).items[0]
+        if item is not None and item.owner not in (None, user_id):
+            raise self._not_owner(key)
 
 
 def _read_span(item: Item, degraded: bool) -> Span:
@@ -363,4 +396,4 @@ def _read_span(item: Item, degraded: bool) -> Span:
 
 
 def _spans_query(trace_id: str) -> Query:
-    return Query("spans", parent=trace_id, sort="start_time")
+    return Query("spans", parent=plain(trace_id), sort="start_time")

@@ -13,10 +13,9 @@ from agno_clouddb.records.sessions import Run, Session
 from agno_clouddb.records.traces import Span
 from agno_clouddb.repositories.base import Connection, Repository, check_version, require
 from agno_clouddb.repositories.changes import Change, Creation, Removal, Upsert
-from agno_clouddb.repositories.expiry import expiring, ttl_of
 from agno_clouddb.repositories.records import Records
 from agno_clouddb.repositories.runs import RunWrite, run_key
-from agno_clouddb.repositories.traces import span_write
+from agno_clouddb.repositories.traces import Traces
 from agno_clouddb.stores.base import Key
 
 __all__ = ["Transaction"]
@@ -38,9 +37,10 @@ class Transaction(Repository):
         results: after the block, what is stored, in the order of the calls; None for a deletion.
     """
 
-    def __init__(self, connection: Connection, repositories: Mapping[str, Records[Any]]) -> None:
+    def __init__(self, connection: Connection, repositories: Mapping[str, Records[Any]], traces: Traces) -> None:
         super().__init__(connection)
         self._repositories = repositories
+        self._traces = traces
         self._changes: dict[Key, Change[Any]] = {}
         self._open = False
         self.results: tuple[Any, ...] = ()
@@ -72,7 +72,7 @@ class Transaction(Repository):
         if isinstance(record, Span):
             if user_id is not None or expected_version is not None:
                 raise InvalidRecord("user_id, expected_version", "do not go with a span", collection="spans")
-            self._add(span_write(self._connection, record, expires_in, expires_at))
+            self._add(self._traces._span(record, expires_in, expires_at))
             return
         repository = self._repository_of(record)
         self._add(repository._upsert(record, user_id, expires_in, expires_at, expected_version))
@@ -102,13 +102,14 @@ class Transaction(Repository):
         """Add a run to the end of a session; a run of the same id is replaced and keeps its place.
 
         Args:
-            session: one that this transaction writes, or that was read or returned by the library.
+            session: one that this transaction writes, by ``upsert`` or ``create`` before: so the session is there, and
+                its owner is checked, when the run is stored.
             run: what to write.
             expires_in: as in ``db.sessions.append_run``.
             expires_at: as in ``db.sessions.append_run``.
 
         Raises:
-            InvalidRecord: a value that no store can hold, or it is not known which session this is.
+            InvalidRecord: a value that no store can hold, or the transaction does not write the session.
             LifecycleError: the block has ended.
         """
         require(Session, session, "session")
@@ -116,20 +117,18 @@ class Transaction(Repository):
         run.check_types()
         key = run_key(session.session_id, run.run_id)
         written = self._changes.get(session.key)
-        if not isinstance(written, Upsert | Creation) and not session.is_stored:
+        if not isinstance(written, Upsert | Creation):
             raise InvalidRecord(
                 "session",
-                "was neither read nor written by this transaction",
+                "is not written by this transaction",
                 collection="sessions",
-                remedy="Read it, or call tx.upsert(session) before",
+                remedy="Call tx.upsert(session) before; outside a transaction, db.sessions.append_run",
             )
 
         def generation() -> str:
-            known = written.written if isinstance(written, Upsert | Creation) else session
-            return known.generation or ""
+            return written.written.generation or ""
 
-        run = expiring(run, ttl_of(run, self._connection.ttl), expires_in, expires_at)
-        self._add(RunWrite(key, run, generation))
+        self._add(RunWrite(key, self._expiring(run, expires_in, expires_at), generation))
 
     def delete(
         self, kind: type[Record], id: str, *, user_id: str | None = None, expected_version: str | None = None

@@ -13,7 +13,7 @@ The port's values are here by name; they live in ``items.py``, ``writes.py`` and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -187,6 +187,26 @@ class Store(ABC):
                 ``limits`` allows. Nothing was written.
         """
 
+    def check(self, mutations: Sequence[Mutation], *, atomic: bool) -> tuple[Outcome | None, ...]:
+        """What is known of a write before anything is sent; by it a fan-out learns of the limits of all its stores.
+
+        A store whose service has limits of its own for transactions, beside ``limits``, checks them here. A write that
+        is let through may still be over them, when it replaces what takes more to replace.
+
+        Args:
+            mutations: the write, as for ``write``.
+            atomic: as for ``write``.
+
+        Returns:
+            For each mutation what ``write`` would answer without asking the service, such as
+            ``Failed(RecordTooLarge)``; None when it would be sent.
+
+        Raises:
+            InvalidRecord: ``write`` would refuse it before it is sent.
+            LifecycleError: the store is not open.
+        """
+        return check_write(self, mutations, atomic)
+
     @abstractmethod
     async def query(
         self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
@@ -256,8 +276,8 @@ def chosen(collections: Collection[str] | None) -> tuple[str, ...]:
     """
     if collections is None:
         return tuple(COLLECTIONS)
-    names = [collections] if isinstance(collections, str) else list(collections)
-    if unknown := sorted(set(names) - set(COLLECTIONS)):
+    names = [collections] if isinstance(collections, str) or not isinstance(collections, Iterable) else collections
+    if unknown := [repr(name) for name in names if name not in tuple(COLLECTIONS)]:
         raise InvalidRecord("collections", f"{', '.join(unknown)} are not among {', '.join(COLLECTIONS)}")
     return tuple(name for name in COLLECTIONS if name in names)
 

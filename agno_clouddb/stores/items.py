@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.stores.schema import COLLECTIONS, OWNER, collection
 
-__all__ = ["MAX_ID_BYTES", "Item", "Key", "Payload", "check_id", "is_encodable"]
+__all__ = ["MAX_ID_BYTES", "MAX_TEXT_BYTES", "Item", "Key", "Payload", "check_id", "is_encodable"]
 
 Payload = str | bytes
 """JSON as text, or the same compressed; see ``stores/codec.py``."""
@@ -17,6 +17,9 @@ Payload = str | bytes
 MAX_ID_BYTES = 512
 """The longest id, in bytes of UTF-8. Sort keys of DynamoDB hold 1,024 bytes and must fit a sort value and an id;
 document ids of Firestore hold 1,500 and escaping may double an id's length."""
+
+MAX_TEXT_BYTES = 2_048
+"""The longest value of a field that may be any text, in bytes of UTF-8."""
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
@@ -34,7 +37,8 @@ def is_encodable(text: str) -> bool:
 
 def check_id(path: str, value: object, collection_name: str) -> None:
     """Raise InvalidRecord, naming ``path``, unless every store can hold ``value`` in a key or an index."""
-    if not isinstance(value, str):
+    if type(value) is not str:
+        # A subclass, such as a member of an enumeration, may print as something else than it is.
         raise InvalidRecord(path, f"must be text, not {type(value).__name__}", collection=collection_name)
     if not value:
         raise InvalidRecord(path, "must not be empty", collection=collection_name)
@@ -121,7 +125,9 @@ class Item:
         for name, value in self.fields.items():
             if name not in declared.fields:
                 raise InvalidRecord(name, f"is not a field of {declared.name}", collection=declared.name)
-            if any(name in (index.partition, index.sort) for index in declared.indexes):
+            if name not in declared.texts:
                 check_id(name, value, declared.name)
-            elif not isinstance(value, str) or not is_encodable(value):
+            elif type(value) is not str or not is_encodable(value):
                 raise InvalidRecord(name, "must be text without lone surrogates", collection=declared.name)
+            elif len(value) > MAX_TEXT_BYTES or len(value.encode()) > MAX_TEXT_BYTES:
+                raise InvalidRecord(name, f"is over the limit of {MAX_TEXT_BYTES} bytes", collection=declared.name)

@@ -65,11 +65,11 @@ class Collection:
     Args:
         name: the collection's name, to which a store adds its prefix.
         id_field: what the id is called, such as ``session_id``.
-        fields: names of the fields that an item may have beside its payload; all are text. One that is in an index is
-            limited as an id is; the others may be any text, and only filter.
+        fields: names of the fields that an item may have beside its payload; all are text, limited as an id is.
         indexes: in the order in which they are tried for a query, the most selective partition first.
         parent_field: what the parent's id is called, for children; None for others.
         parent: the collection that the parent is in, for children.
+        texts: the fields that may be any text; they are in no index.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Collection:
     indexes: tuple[Index, ...]
     parent_field: str | None = None
     parent: str | None = None
+    texts: tuple[str, ...] = ()
 
     def index_for(self, equals: Names[str], sort: str) -> Index:
         """The index that lists the items with these fields given, in order of ``sort``.
@@ -101,6 +102,7 @@ SESSIONS = Collection(
     name="sessions",
     id_field="session_id",
     fields=("session_type", "component_id", OWNER, "session_name", "created_at", "updated_at", "generation"),
+    texts=("session_name",),
     indexes=(
         Index(OWNER, "created_at"),
         Index("component_id", "created_at"),

@@ -51,6 +51,9 @@ class WrapperStore(Store):
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         return await self.inner.get(keys, consistency=consistency, dead=dead)
 
+    def check(self, mutations: Sequence[Mutation], *, atomic: bool) -> tuple[Outcome | None, ...]:
+        return self.inner.check(mutations, atomic=atomic)
+
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         return await self.inner.write(mutations, atomic=atomic)
 

@@ -24,7 +24,6 @@ from agno_clouddb.errors import (
     InvalidRecord,
     LifecycleError,
     NotProvisioned,
-    RecordTooLarge,
     StoreUnavailable,
     Throttled,
 )
@@ -582,14 +581,6 @@ class TestChunks:
             await write(store, *map(Put, small), Put(item(data=b"x" * LARGE)), atomic=True)
         assert await requests(store, store.get([small[0].key])) == {"GetItem": 1}
         assert await read(store, small[0].key) is None
-
-    async def test_fields_over_an_items_limit_are_too_large_before_anything_is_sent(self, store: DynamoDBStore) -> None:
-        before = store.usage.copy()
-        (outcome,) = await write(store, Put(item(session_name="x" * 400_000)))
-        assert isinstance(outcome, Failed)
-        assert isinstance(outcome.error, RecordTooLarge)
-        assert not outcome.applied
-        assert not store.usage.since(before).requests
 
     async def test_readers_see_whole_payloads_while_they_are_replaced(self, store: DynamoDBStore) -> None:
         versions = [item(data=bytes([n]) * (LARGE if n % 3 else 10)) for n in range(12)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import pickle
 from dataclasses import replace
 
@@ -33,6 +34,7 @@ from agno_clouddb.stores.base import (
     decide,
     settled,
 )
+from agno_clouddb.stores.items import MAX_TEXT_BYTES
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.stores.query import order_of
 from agno_clouddb.stores.schema import COLLECTIONS, SHARD
@@ -104,8 +106,22 @@ class TestItem:
             session(fields=fields).check()
         assert (caught.value.path, caught.value.collection) == (path, "sessions")
 
-    def test_a_field_outside_all_indexes_may_be_long_or_empty(self) -> None:
-        session(fields={"session_name": "x" * 10_000, "generation": ""}).check()
+    def test_a_field_of_any_text_may_be_long_or_empty(self) -> None:
+        for text in ("x" * MAX_TEXT_BYTES, "", "\x00\n"):
+            session(fields={"session_name": text}).check()
+        for text in ("x" * (MAX_TEXT_BYTES + 1), "ü" * (MAX_TEXT_BYTES // 2 + 1)):
+            with pytest.raises(InvalidRecord, match="limit of 2048 bytes"):
+                session(fields={"session_name": text}).check()
+
+    def test_a_member_of_an_enumeration_is_no_plain_text(self) -> None:
+        class Name(enum.StrEnum):
+            ANN = "ann"
+
+        for item in (session(fields={"user_id": Name.ANN}), session(fields={"session_name": Name.ANN})):
+            with pytest.raises(InvalidRecord, match="text"):
+                item.check()
+        with pytest.raises(InvalidRecord, match="text"):
+            Key("sessions", Name.ANN).check()
 
 
 class TestDecide:
@@ -341,9 +357,10 @@ class TestChosen:
         assert chosen([]) == ()
 
     def test_an_unknown_one_is_invalid(self) -> None:
-        with pytest.raises(InvalidRecord, match="colours are not among sessions") as caught:
-            chosen(["sessions", "colours"])
-        assert caught.value.path == "collections"
+        for odd in (["sessions", "colours"], "colours", [1], 123, [["runs"]], b"runs"):
+            with pytest.raises(InvalidRecord, match="not among sessions") as caught:
+                chosen(odd)  # type: ignore[arg-type]
+            assert caught.value.path == "collections"
 
 
 class TestTally:

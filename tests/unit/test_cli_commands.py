@@ -221,3 +221,11 @@ def test_the_entry_point_runs_the_command(monkeypatch: pytest.MonkeyPatch, capsy
         main.app()
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"agno-clouddb {agno_clouddb.__version__}\n"
+
+
+@pytest.mark.parametrize("service", ["dynamodb", "firestore"])
+def test_a_prefix_that_no_name_can_begin_with_is_refused(service: str) -> None:
+    for prefix in ("a/b", "x" * 300):
+        result = CliRunner().invoke(app, ["schema", service, "--prefix", prefix])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "the prefix" in result.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -30,7 +30,6 @@ from agno_clouddb.stores.base import (
     Condition,
     Consistency,
     Cursor,
-    Delete,
     Item,
     Key,
     Limits,
@@ -38,7 +37,6 @@ from agno_clouddb.stores.base import (
     Put,
     Query,
     Refused,
-    Stored,
     Tally,
 )
 from agno_clouddb.stores.clock import HybridClock, wall_clock_millis
@@ -133,6 +131,32 @@ async def test_counts_that_differ_are_settled_by_counting_the_merged_list(pair: 
     assert await pair.db.sessions.count() == 2
 
 
+async def test_a_tally_is_what_the_stores_say_where_they_agree_and_else_that_of_the_merged_list(pair: Pair) -> None:
+    clock = HybridClock()
+    both = [Put(item(f"s{n}", clock=clock, created=f"202{n}", user="ann")) for n in range(3)]
+    await pair.fanout.write(both)
+    asked: list[str] = []
+    pair.first.plan = lambda call, mutations: asked.append(call)
+    assert await pair.fanout.tally(BY_CREATION, "user_id") == {"ann": Tally(3, "2020", "2022")}
+    assert asked == ["tally"]
+    pair.first.plan = None
+    # Each store misses one write, and the first still shows what the second has moved.
+    pair.first.down()
+    await pair.fanout.write([Put(item("s2", clock=clock, created="2030", user="bob"))])
+    pair.first.up()
+    pair.second.down()
+    await pair.fanout.write([Put(item("s3", clock=clock, created="2023", user="ann"))])
+    assert pair.fanout.degraded_reads == 0
+    tallied = await pair.fanout.tally(BY_CREATION, "user_id")
+    assert (tallied, pair.fanout.degraded_reads) == ({"ann": Tally(4, "2020", "2023")}, 1)
+    pair.second.up()
+    tallied = await pair.fanout.tally(BY_CREATION, "user_id")
+    assert (tallied, pair.fanout.degraded_reads) == (
+        {"ann": Tally(3, "2020", "2023"), "bob": Tally(1, "2030", "2030")},
+        1,
+    )
+
+
 async def test_with_all_stores_down_the_primarys_error_is_raised(pair: Pair) -> None:
     pair.first.down()
     pair.second.down()
@@ -141,6 +165,7 @@ async def test_with_all_stores_down_the_primarys_error_is_raised(pair: Pair) -> 
         lambda: pair.db.sessions.get("s1"),
         lambda: pair.db.sessions.list(),
         lambda: pair.db.sessions.count(),
+        lambda: pair.fanout.tally(BY_CREATION, "user_id"),
         lambda: pair.db.sessions.delete("s1"),
         lambda: pair.db.provision(),
     ):
@@ -408,22 +433,6 @@ async def test_a_copy_is_written_over_a_tombstone_from_before_the_expected_versi
         assert pair.alone(store).items[Key("sessions", "s1")].version == stored.version
 
 
-async def test_an_atomic_write_is_all_or_none_on_each_store(pair: Pair) -> None:
-    clock = HybridClock()
-    a, b, c = item("a", clock=clock), item("b", clock=clock), item("c", clock=clock)
-    assert await pair.fanout.write([Put(a), Put(b)], atomic=True) == (Stored(a.version), Stored(b.version))
-    older = Item(b.key, a.version, b.fields)
-    outcomes = await pair.fanout.write([Put(c), Put(older)], atomic=True)
-    assert [each.reason for each in outcomes if isinstance(each, Refused)] == ["atomic", "older"]
-    outcomes = await pair.fanout.write([Put(c), Delete(Key("sessions", "missing"), clock.stamp())], atomic=True)
-    assert [each.reason for each in outcomes if isinstance(each, Refused)] == ["atomic", "absent"]
-    for store in (pair.first, pair.second):
-        assert set(pair.alone(store).items) == {a.key, b.key}
-    deleted = await pair.fanout.write([Put(c), Delete(a.key, clock.stamp())], atomic=True)
-    assert all(isinstance(each, Stored) for each in deleted)
-    assert (await pair.fanout.get([a.key, c.key])).items == (None, c)
-
-
 async def test_a_payload_over_the_limit_of_one_store_is_written_to_none() -> None:
     small = MemoryStore("memory://small", limits=Limits(payload_bytes=1000, atomic_items=10, atomic_bytes=5000))
     large = MemoryStore("memory://large")
@@ -501,6 +510,9 @@ class Unindexed(MemoryStore):
         raise self._refusal(query)
 
     async def count(self, query: Query) -> int:
+        raise self._refusal(query)
+
+    async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
         raise self._refusal(query)
 
 

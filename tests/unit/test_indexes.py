@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
+from datetime import UTC, datetime
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agno_clouddb import Database, QueryNotIndexed
+from agno_clouddb.records.metrics import DAILY
+from agno_clouddb.repositories.metrics_reading import EARLIEST_SESSION, runs_since, sessions_since
 from agno_clouddb.stores.base import Cursor, Query
 from agno_clouddb.stores.dynamodb.lists import plan
 from agno_clouddb.stores.dynamodb.tables import layouts
@@ -84,27 +87,47 @@ SERVED = {
 }
 """By repository, order and filter: the index that serves the list."""
 
+JANUARY = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+
+
+def metrics() -> Iterator[tuple[Query, str, set[str]]]:
+    """What the lists of metrics ask for, and what daily metrics are calculated from."""
+    days = [each.date() for each in JANUARY]
+    for start, end in product((None, *days[:2]), (None, *days[1:])):
+        for user_id, sign in product((None, "", "ann"), ("", "-")):
+            index = "shard-date-index" if user_id is None else "bucket-date-index"
+            if start is not None and start == end and user_id is None:
+                index = "date-aggregation_period-index"
+            # Nearly all are daily, so that next to nothing is read in vain.
+            yield DB.metrics._listing(start, end, user_id, DAILY, f"{sign}date").query, index, {"aggregation_period"}
+    changed, created = sessions_since(*JANUARY[:2])
+    yield changed, "shard-updated_at-index", set()
+    for query in (created, EARLIEST_SESSION):
+        yield query, "shard-created_at-index", set()
+    yield runs_since("p", JANUARY[0]), "session_id-run_index-index", set()
+
+
 OTHERS = [
-    (replace(query, descending=descending), index)
-    for query, index in (
-        (Query("runs", "run_index", parent="p"), "session_id-run_index-index"),
-        (Query("spans", "start_time", parent="p"), "trace_id-start_time-index"),
-        (Query("metrics", "date", equals={"bucket": "all"}), "bucket-date-index"),
-        (Query("metrics", "date"), "shard-date-index"),
-        (Query("metrics", "aggregation_period", equals={"date": "2026-01-01"}), "date-aggregation_period-index"),
-    )
-    for descending in (False, True)
+    *(
+        (replace(query, descending=descending), index, set())
+        for query, index in (
+            (Query("runs", "run_index", parent="p"), "session_id-run_index-index"),
+            (Query("spans", "start_time", parent="p"), "trace_id-start_time-index"),
+        )
+        for descending in (False, True)
+    ),
+    *metrics(),
 ]
-"""What is not asked for by filters."""
+"""What is not asked for by filters: the index that serves it, and the fields that are filtered beside it."""
 
 
-def expected() -> Iterator[tuple[Query, str]]:
+def expected() -> Iterator[tuple[Query, str, set[str]]]:
     for name, orders in SERVED.items():
         for sort, filters in orders.items():
             for field, index in filters.items():
                 for sign in ("-", ""):
                     given = {field: "value"} if field else {}
-                    yield REPOSITORIES[name].lists.listing(given, f"{sign}{sort}").query, index
+                    yield REPOSITORIES[name].lists.listing(given, f"{sign}{sort}").query, index, set()
     yield from OTHERS
 
 
@@ -115,13 +138,13 @@ def possible() -> Iterator[Query]:
         for names in (subset for size in range(4) for subset in combinations(by_value, size)):
             for sort in repository.lists.orders:
                 yield repository.lists.listing(dict.fromkeys(names, "value"), sort).query
-    yield from (query for query, _ in OTHERS)
+    yield from (query for query, *_ in OTHERS)
 
 
 def problems(composites: dict[str, Any]) -> Iterator[str]:
     """What is not served as it should be, by the query."""
     tables = layouts("agno_")
-    for query, name in expected():
+    for query, name, beside in expected():
         try:
             index = query.index
         except QueryNotIndexed as error:
@@ -131,11 +154,11 @@ def problems(composites: dict[str, Any]) -> Iterator[str]:
         fields = {*query.equals, *query.any_of} - {index.partition, *index.include}
         made = {each.name for each in (*declared.local, *declared.global_)}
         planned = plan(query, None, tables[query.collection], 1)
-        if index.name != name or fields or name not in made or not planned.exact:
+        if index.name != name or fields != beside or name not in made or planned.exact == bool(beside):
             yield f"DynamoDB: {query.scope}: {index.name} serves it, with {sorted(fields)} filtered, and not {name}"
         message = structured(query, LAYOUT, limit=20, cursor=Cursor("value", "id"))
         native = {each.field_filter.field.field_path for each in message.where.composite_filter.filters}
-        if missing := {*query.equals, *query.any_of} - native:
+        if missing := {*query.equals, *query.any_of} - native - beside:
             yield f"Firestore: {query.scope}: {sorted(missing)} is not filtered by the service"
     for query in possible():
         try:
@@ -177,7 +200,7 @@ def test_the_indexes_in_the_documents_serve_every_query() -> None:
 
 
 def test_every_index_that_is_declared_is_expected_to_serve_a_list() -> None:
-    used = {(query.collection, name) for query, name in expected()}
+    used = {(query.collection, name) for query, name, _ in expected()}
     assert used == {(each.name, index.name) for each in COLLECTIONS.values() for index in each.indexes}
 
 
@@ -192,7 +215,7 @@ def test_every_index_that_is_declared_is_expected_to_serve_a_list() -> None:
 def test_without_an_index_the_queries_that_need_it_are_named(
     name: str, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needing = [query.scope for query, serving in expected() if query.collection == name and serving == index.name]
+    needing = [query.scope for query, serving, _ in expected() if query.collection == name and serving == index.name]
     declared = COLLECTIONS[name]
     without = replace(declared, indexes=tuple(each for each in declared.indexes if each is not index))
     monkeypatch.setitem(COLLECTIONS, name, without)

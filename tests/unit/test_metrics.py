@@ -16,6 +16,8 @@ from agno_clouddb import Database, InvalidRecord, Metrics, Run, Session, connect
 from agno_clouddb.errors import CloudDBError, StoreUnavailable
 from agno_clouddb.fanout.store import FanOutStore
 from agno_clouddb.records.metrics import bucket_of
+from agno_clouddb.repositories.metrics import DailyMetrics
+from agno_clouddb.repositories.metrics_days import GRACE
 from agno_clouddb.repositories.metrics_sums import TOKENS, Sums, tokens_of
 from agno_clouddb.stores.base import Cursor, Mutation, Outcome, Page, Put, Query
 from agno_clouddb.stores.clock import HybridClock
@@ -23,7 +25,7 @@ from agno_clouddb.stores.items import MAX_ID_BYTES
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.stores.wrapper import WrapperStore
 from agno_clouddb.testing.counting import CountingStore
-from agno_clouddb.testing.faults import Fault, FaultyStore
+from agno_clouddb.testing.faults import Fault, FaultyStore, script
 
 DAY = timedelta(days=1)
 FIRST = date(2025, 3, 1)
@@ -96,7 +98,7 @@ def test_only_whole_numbers_of_tokens_count() -> None:
 
 
 def test_models_are_in_the_order_of_their_names() -> None:
-    sums = Sums(at(1, 0), at(2, 0))
+    sums = Sums(at(1, 0), at(2, 0), at(2, 0))
     for user, model, provider in (("b", "y", "q"), ("a", "y", "p"), ("b", "x", None), ("a", "y", "p")):
         sums.add_run(user, "team", at(1), {"model": model, "model_provider": provider})
     assert [tuple(each.values()) for each in sums.records(FIRST)[""].model_metrics] == [
@@ -107,7 +109,7 @@ def test_models_are_in_the_order_of_their_names() -> None:
 
 
 def test_a_window_has_its_start_and_not_its_end() -> None:
-    sums = Sums(at(1, 0), at(2, 0))
+    sums = Sums(at(1, 0), at(2, 0), at(2, 0))
     just_before = timedelta(microseconds=1)
     for moment in (at(1, 0) - just_before, at(1, 0), at(2, 0) - just_before, at(2, 0)):
         sums.add_run("ann", "agent", moment.astimezone(timezone(timedelta(hours=9))), None)
@@ -241,6 +243,7 @@ async def test_a_record_that_came_back_meanwhile_is_not_deleted() -> None:
     store = Meanwhile(memory)
     async with Database(store) as slow, Database(memory) as fast:
         await slow.provision()
+        await chat(slow, "s0", at(1, -2))
         await chat(slow, "s1", at(1, 1), at(1, 2))
         await chat(slow, "s2", at(1, 1), user_id="bob")
         await slow.metrics.calculate(until=at(1, 3))
@@ -322,6 +325,53 @@ async def test_a_call_that_failed_halfway_is_made_good_by_the_next_one() -> None
         ]
 
 
+async def test_a_day_is_completed_when_it_has_been_over_for_an_hour() -> None:
+    now = at(1)
+    async with connect("memory://") as db:
+        await db.provision()
+        metrics = DailyMetrics(db._connection, now=lambda: now)
+        await chat(db, "s1", at(1, 1), at(1, 2))
+        for moment in (at(2, 0), at(2, 0) + timedelta(seconds=0.1)):
+            now = moment
+            assert [(each.completed, each.agent_runs_count) for each in await metrics.calculate()] == [(False, 1)] * 2
+        await db.sessions.append_run("s1", Run(run_id="late", created_at=at(2, -1 / 30)))
+        now = at(2, 0.05)
+        assert [(each.completed, each.agent_runs_count) for each in await metrics.calculate()] == [(False, 2)] * 2
+        await db.sessions.append_run("s1", Run(run_id="later", created_at=at(2, -1 / 60)))
+        now = at(2, 0) + GRACE - timedelta.resolution
+        for until in (None, FIRST, at(2, 0)):
+            found = await metrics.calculate(until=until)
+            assert [(each.completed, each.agent_runs_count) for each in found] == [(False, 3)] * 2
+        now = at(2, 0) + GRACE
+        assert [(each.completed, each.agent_runs_count) for each in await metrics.calculate()] == [(True, 3)] * 2
+        await db.sessions.append_run("s1", Run(run_id="too late", created_at=at(2, -0.01)))
+        assert await metrics.calculate() == ()
+
+
+async def test_nothing_is_written_of_a_completed_day_that_is_calculated_in_part() -> None:
+    async with connect("memory://") as db:
+        await db.provision()
+        await chat(db, "s1", at(1, 1), at(1, 2))
+        before = await db.metrics.calculate()
+        await chat(db, "s2", at(1, 1), user_id="bob")
+        assert await db.metrics.calculate(until=at(1, 3), since=FIRST) == before == tuple(await stored(db))
+        assert [each.user_id for each in await db.metrics.calculate(since=FIRST)] == ["", "ann", "bob"]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_days_before_the_start_asked_for_are_not_passed_over_where_none_is_completed(recorded: bool) -> None:
+    async with connect("memory://") as db:
+        await db.provision()
+        await chat(db, "s3", at(3))
+        if recorded:
+            await db.metrics.calculate(until=at(3, 13))
+        for day in (1, 2):
+            await chat(db, f"s{day}", at(day))
+        found = await db.metrics.calculate(since=at(3).date())
+        assert [each.date.day for each in found if not each.user_id] == [1, 2, 3]
+        assert await db.metrics.calculate() == ()
+
+
 async def test_nothing_is_completed_from_a_read_without_one_of_the_stores() -> None:
     memory = MemoryStore("memory://second")
     faulty = FaultyStore(memory)
@@ -334,6 +384,52 @@ async def test_nothing_is_completed_from_a_read_without_one_of_the_stores() -> N
         faulty.plan = lambda *_: Fault()
         whole = await db.metrics.calculate()
         assert [(each.completed, each.degraded) for each in whole] == [(True, False)] * 2
+
+
+@pytest.mark.parametrize("completed", [False, True])
+async def test_nothing_stored_is_replaced_or_deleted_from_a_read_without_one_of_the_stores(completed: bool) -> None:
+    first, second = MemoryStore("memory://first"), MemoryStore("memory://second")
+    faulty = FaultyStore(second)
+    async with Database(FanOutStore([first, faulty])) as db, Database(second) as alone:
+        await db.provision()
+        await chat(db, "s1", at(1, 1), at(1, 2))
+        await chat(alone, "s2", at(1, 1), at(1, 2), user_id="bob")  # which the other store has missed
+        before = await db.metrics.calculate(until=None if completed else at(1, 3))
+        assert [(each.user_id, each.completed) for each in before] == [(user, completed) for user in ("", "ann", "bob")]
+        await db.sessions.append_run("s1", Run(run_id="r9", created_at=at(1, 4)))
+        await chat(db, "s3", at(1, 5), user_id="cem")
+        faulty.plan = lambda *_: Fault("refused", error=StoreUnavailable)
+        degraded = await db.metrics.calculate(since=FIRST)
+        faulty.plan = lambda *_: Fault()
+        left = {each.user_id: each for each in await stored(db)}
+        assert [left[each.user_id] for each in before] == list(before)
+        assert left.keys() - {each.user_id for each in before} == (set() if completed else {"cem"})
+        assert all(each.degraded for each in degraded)
+        assert {each.user_id: each.version for each in degraded} == {user: each.version for user, each in left.items()}
+        whole = await db.metrics.calculate(since=FIRST)
+        assert [(each.user_id, each.completed, each.degraded, each.agent_runs_count) for each in whole] == [
+            ("", True, False, 3),
+            ("ann", True, False, 2),
+            ("bob", True, False, 1),
+            ("cem", True, False, 0),
+        ]
+
+
+@pytest.mark.parametrize("failing", range(5))
+async def test_nothing_is_completed_when_any_one_read_was_without_one_of_the_stores(failing: int) -> None:
+    first, second = MemoryStore("memory://first"), MemoryStore("memory://second")
+    faulty = FaultyStore(second)
+    async with Database(FanOutStore([first, faulty])) as db, Database(second) as alone:
+        await db.provision()
+        await chat(alone, "s1", at(1))
+        await chat(db, "s2", at(2))
+        # The completed days, the earliest record, the earliest session, what is stored, the sessions that changed.
+        faulty.plan = script(*[None] * failing, Fault("refused", error=StoreUnavailable), on=["query"])
+        degraded = await db.metrics.calculate()
+        assert degraded
+        assert all(each.degraded and not each.completed for each in degraded)
+        assert {each.date.day for each in await db.metrics.calculate()} == {1, 2}
+        assert all(each.completed for each in await stored(db))
 
 
 async def test_a_stage_at_a_time_is_told() -> None:
@@ -426,10 +522,11 @@ class MetricsMachine(RuleBasedStateMachine):
             assert answer == ()
             return
         made = self._made(first, until or datetime.now(UTC))
+        kept = {day for (day, user), each in self.records.items() if not user and each["completed"]}
         for key in {*made, *(key for key in self.records if first <= key[0] <= last)}:
-            old, new = self.records.get(key), made.get(key)
+            new = made.get(key)
             complete = until is None or datetime.combine(key[0] + DAY, at(1, 0).timetz()) <= until
-            if old is not None and old["completed"] and not complete:
+            if key[0] in kept and not complete:
                 continue
             if new is None:
                 del self.records[key]
@@ -446,7 +543,7 @@ class MetricsMachine(RuleBasedStateMachine):
             days.append(max(completed) + DAY)
         else:
             days += totals
-            days += [] if since is not None else [each["created"].date() for each in self.sessions.values()]
+            days += [each["created"].date() for each in self.sessions.values()]
         return min(days, default=None)
 
     def _made(self, first: date, until: datetime) -> dict[tuple[date, str], Values]:

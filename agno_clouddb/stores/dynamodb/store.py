@@ -198,6 +198,11 @@ class DynamoDBStore(Store):
         items = (found.get(key) for key in keys)
         return Batch(tuple(item if item is not None and (dead or item.live(now)) else None for item in items))
 
+    def check(self, mutations: Sequence[Mutation], *, atomic: bool) -> tuple[Outcome | None, ...]:
+        """As the port says; an atomic write is planned for it, since its chunks count as actions of a transaction."""
+        checked = check_write(self, mutations, atomic)
+        return checked if not atomic or any(checked) else self._require_open().writer.check(mutations)
+
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         checked = check_write(self, mutations, atomic)
         opened = self._require_open()

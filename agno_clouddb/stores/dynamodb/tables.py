@@ -7,10 +7,12 @@ attribute of its own: ``date`` and ``date_sort``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agno_clouddb.errors import ConfigurationError
 from agno_clouddb.stores.dynamodb.expressions import Request
 from agno_clouddb.stores.schema import COLLECTIONS, SHARD, Collection, Index
 
@@ -24,6 +26,8 @@ __all__ = [
     "chunk_table",
     "layouts",
 ]
+
+_PREFIX = re.compile(r"[A-Za-z0-9_.-]{0,200}")
 
 TTL_ATTRIBUTE = "expires_at"
 CHUNK_PARTITION, CHUNK_SORT = "item", "part"
@@ -114,7 +118,16 @@ class Layout:
 
 
 def layouts(prefix: str) -> Mapping[str, Layout]:
-    """The layout of every collection in the schema, by the collection's name."""
+    """The layout of every collection in the schema, by the collection's name.
+
+    Raises:
+        ConfigurationError: no table can have a name that begins so.
+    """
+    if not _PREFIX.fullmatch(prefix):
+        raise ConfigurationError(
+            f"the prefix {prefix!r} cannot begin the name of a table",
+            remedy="Choose letters, digits, _, - and . only, 200 at most",
+        )
     return {name: _layout(declared, prefix) for name, declared in COLLECTIONS.items()}
 
 

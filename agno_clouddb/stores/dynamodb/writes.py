@@ -131,7 +131,7 @@ class Writer:
             replaced: the chunked item found under its key, which is to be replaced with its chunks.
 
         Raises:
-            RecordTooLarge: the fields alone are larger than an item may be.
+            RecordTooLarge: with its chunks it is larger than a transaction may be.
         """
         layout = self._layouts[mutation.key.collection]
         same = _VERSION.equals(text(replaced.item.version)) if replaced is not None else None
@@ -152,8 +152,6 @@ class Writer:
         if size + item.size + len("data") <= INLINE_BYTES:
             attributes |= data_attribute(item.data)
             return [Action("Put", {**body, "Item": attributes}, size + item.size + len("data"))]
-        if size + 32 > INLINE_BYTES:
-            raise RecordTooLarge(size, INLINE_BYTES, store=self._store, key=item.key)
         chunks = split(item.data, CHUNK_BYTES)
         attributes["chunks"] = number(len(chunks))
         parts = [
@@ -181,10 +179,9 @@ class Writer:
         """
         if atomic and len(mutations) > 1:
             plans = [each or self._planned(mutation) for each, mutation in zip(checked, mutations, strict=True)]
-            ready = [each for each in plans if isinstance(each, list)]
-            if len(ready) < len(plans):
+            ready = _whole(plans)
+            if ready is None:
                 return tuple(Refused("atomic") if isinstance(each, list) else each for each in plans)
-            _check_transaction([action for actions in ready for action in actions])
             return await self._at_once(mutations, ready, Call(deadline, mutations[0].key.collection))
         jobs = [
             partial(self._alone, mutation, Call(deadline, mutation.key.collection, mutation.key))
@@ -193,6 +190,17 @@ class Writer:
         ]
         outcomes = iter(await gather(jobs, limit=CONCURRENCY))
         return tuple(known or next(outcomes) for known in checked)
+
+    def check(self, mutations: Sequence[Mutation]) -> tuple[Outcome | None, ...]:
+        """What each mutation of an atomic write comes to before it is sent; None where it would be sent.
+
+        Raises:
+            InvalidRecord: they are more than the service takes in one transaction.
+        """
+        plans = [self._planned(mutation) for mutation in mutations]
+        if _whole(plans) is not None:
+            return (None,) * len(plans)
+        return tuple(Refused("atomic") if isinstance(each, list) else each for each in plans)
 
     def _planned(self, mutation: Mutation) -> list[Action] | Failed:
         try:
@@ -311,6 +319,15 @@ def _conditional(layout: Layout, guard: Expression) -> Request:
         **render(ConditionExpression=guard),
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
+
+
+def _whole(plans: Sequence[list[Action] | Outcome]) -> list[list[Action]] | None:
+    """The plans of one transaction; None unless all are there. Raises InvalidRecord as ``_check_transaction`` does."""
+    ready = [each for each in plans if isinstance(each, list)]
+    if len(ready) < len(plans):
+        return None
+    _check_transaction([action for actions in ready for action in actions])
+    return ready
 
 
 def _check_transaction(actions: Sequence[Action]) -> None:

@@ -137,7 +137,11 @@ def firestore_indexes(prefix: str = "agno_") -> dict[str, Any]:
 
     Args:
         prefix: the store's prefix of collection names.
+
+    Raises:
+        ConfigurationError: no collection can have a name that begins so.
     """
+    Layout.check(prefix)
     overrides: list[dict[str, Any]] = []
     layout = Layout("", prefix)
     for name in COLLECTIONS:

@@ -202,6 +202,13 @@ class FirestoreStore(Store):
         items = await self._require_open().reader.get(keys, self._until(), dead=dead)
         return Batch(tuple(items.get(key) for key in keys))
 
+    def check(self, mutations: Sequence[Mutation], *, atomic: bool) -> tuple[Outcome | None, ...]:
+        """As the port says; of an atomic write, the commit as it would be sent first is measured too."""
+        checked = check_write(self, mutations, atomic)
+        if atomic and not any(checked):
+            self._require_open().writer.check(mutations)
+        return checked
+
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         checked = check_write(self, mutations, atomic)
         writer = self._require_open().writer

@@ -136,6 +136,17 @@ class Writer:
                         each.fail(self._unfinished(each, fault))
         return [each.outcome for each in work if each.outcome is not None]
 
+    def check(self, mutations: Sequence[Mutation]) -> None:
+        """Raise InvalidRecord when an atomic write is over the size of a request, by what is known of the documents."""
+        work = [_Pending(each, self._tokens.get(each.key)) for each in mutations]
+        for each in work:
+            each.writes, each.chunks = writes_for(each.mutation, each.known, self._layout)
+        self._check_commit(work)
+
+    def _check_commit(self, ready: Sequence[_Pending]) -> None:
+        if (size := sum(each.size for each in ready)) > self._request_bytes:
+            raise InvalidRecord("mutations", f"{size} bytes in one commit, over the limit of {self._request_bytes}")
+
     async def _decide(
         self, pending: Sequence[_Pending], until: float, *, atomic: bool
     ) -> list[Stored | Refused | None]:
@@ -192,8 +203,8 @@ class Writer:
     async def _send(self, ready: Sequence[_Pending], until: float, *, atomic: bool) -> Fault | None:
         """One attempt; a fault after which another one may help."""
         if atomic or len(ready) == 1:
-            if atomic and (size := sum(each.size for each in ready)) > self._request_bytes:
-                raise InvalidRecord("mutations", f"{size} bytes in one commit, over the limit of {self._request_bytes}")
+            if atomic:
+                self._check_commit(ready)
             return await self._commit(ready, until)
         batches = self._batches(each for each in ready if len(each.writes) == 1)
         requests = [partial(self._batch, batch, until) for batch in batches]
