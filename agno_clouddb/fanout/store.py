@@ -56,7 +56,8 @@ class FanOutStore(Store):
     """Writes to all of its stores, reads from all of them and merges.
 
     Args:
-        stores: two or more; the first is the primary, which decides writes that expect a version.
+        stores: two or more; the first is the primary, which decides atomic writes, exclusive ones, and those that
+            expect a version.
         acks: 1: a write counts as stored when one store has it; ``"all"``: only when all have it.
         clock: stamps what the coordinator itself writes; share the one that stamps the callers' writes.
         now: the wall clock in seconds since the epoch; replaced in simulations.

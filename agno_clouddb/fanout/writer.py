@@ -37,6 +37,8 @@ TOMBSTONE_SECONDS = 7 * 24 * 3600
 
 _ATTEMPTS = 5  # how often a write is decided again when the item changes under it
 
+_CONCURRENCY = 16  # how many creations that the primary has refused are looked into at once
+
 
 def tombstone(key: Key, version: str, now: int) -> Item:
     """What a deletion writes.
@@ -92,7 +94,8 @@ class Writer:
             found = {} if outcomes else await self._decided(open_still, outcomes)
             if outcomes:
                 return tuple(outcomes.get(n, Refused("atomic")) for n in range(len(mutations)))
-            return tuple(await self._at_once([self._as_put(each) for each in mutations], list(found.values())))
+            asked = [_of_what_is_there(self._as_put(each), found[n]) for n, each in open_still.items()]
+            return tuple(await self._at_once(asked, list(found.values())))
         await self._decided({n: each for n, each in open_still.items() if isinstance(each, Delete)}, outcomes)
         puts = {n: self._as_put(each) for n, each in open_still.items() if n not in outcomes}
         serial = {n for n, put in puts.items() if put.condition.expected is not None}
@@ -172,12 +175,16 @@ class Writer:
         exclusive = [position for position, put in enumerate(puts) if put.condition.exclusive]
         shared = [position for position, put in enumerate(puts) if not put.condition.exclusive]
         await gather([partial(send, self._stores, shared), partial(send, [self._primary], exclusive)])
-        for n in exclusive:
-            refused = answers[n][self._primary]
-            if isinstance(refused, Refused) and refused.reason != "older":
-                answers[n][self._primary], buried[n] = await self._over_a_deletion(puts[n], refused)
-        settled = [n for n in exclusive if not isinstance(answers[n][self._primary], Refused)]
-        await send(self._others, settled)
+        first = {n: answers[n][self._primary] for n in exclusive}
+        refused = {n: each for n, each in first.items() if isinstance(each, Refused)}
+        again = [partial(self._over_a_deletion, puts[n], each) for n, each in refused.items()]
+        for n, (answer, version) in zip(refused, await gather(again, limit=_CONCURRENCY), strict=True):
+            answers[n][self._primary], buried[n] = answer, version
+        # Also where the primary did not answer; but not where it has refused the put, and failed after that.
+        going_on = {
+            n for n in exclusive if isinstance(first[n], Failed) or isinstance(answers[n][self._primary], Stored)
+        }
+        await send(self._others, sorted(going_on))
         return answers, buried
 
     async def _over_a_deletion(self, put: Put, refused: Refused) -> tuple[Outcome, str]:
@@ -347,6 +354,13 @@ class Writer:
         failure = error or StoreUnavailable("what was to be put back kept changing", store=self._stores[holder].name)
         acked = tuple(name for name, each in by_store.items() if isinstance(each, Stored))
         return Failed(PartialWrite(acked, {holder: failure}, key=refused.key), applied=True)
+
+
+def _of_what_is_there(put: Put, version: str) -> Put:
+    """A put of a transaction; of a deletion, that what it removes is there still, so that only one of several does."""
+    if not put.item.deleted or put.condition.expected is not None or not version:
+        return put
+    return replace(put, condition=replace(put.condition, expected=version))
 
 
 def _not_over_the_dead(put: Put) -> Put:

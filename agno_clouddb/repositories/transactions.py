@@ -28,8 +28,9 @@ class Transaction(Repository):
 
     Nothing is sent when the block raises. The store checks every condition in that one write: when one does not hold,
     nothing is stored, and the error of the first that does not is raised. On DynamoDB a transaction costs twice the
-    write units. On a fan-out the primary decides it; then it is copied to the others, atomically on each: a reader of
-    another store may see all of it later, but not half of it.
+    write units. On a fan-out it is decided against what all stores hold, which costs one more read of each, and by the
+    primary; then it is copied to the others, atomically on each: a reader of another store may see all of it later,
+    but not half of it.
 
     Made by ``Database.transaction``.
 

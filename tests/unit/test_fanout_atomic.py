@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Literal, Self
 
 import pytest
 
-from agno_clouddb import ConflictError, InvalidRecord, NotOwner, PartialWrite, StoreUnavailable, UserMemory, connect
+from agno_clouddb import (
+    ConflictError,
+    InvalidRecord,
+    NotOwner,
+    PartialWrite,
+    RecordNotFound,
+    StoreUnavailable,
+    UserMemory,
+    connect,
+)
 from agno_clouddb.errors import CloudDBError
 from agno_clouddb.fanout.policy import Acks
 from agno_clouddb.fanout.store import FanOutStore
@@ -339,3 +349,22 @@ async def test_a_wrapper_checks_as_the_store_does_that_it_wraps() -> None:
         with pytest.raises(InvalidRecord, match="actions"):
             store.check([Put(item("x", data="x" * 100))], atomic=True)
         assert store.check([Put(item("x", data="x" * 100))], atomic=False) == (None,)
+
+
+@pytest.mark.parametrize("missed", [False, True])
+async def test_of_several_transactions_that_delete_one_record_one_is_carried_out(missed: bool) -> None:
+    stores = MemoryStore("memory://a"), MemoryStore("memory://b")
+    async with connect(*stores) as db:
+        await db.provision()
+        await db.memories.upsert(UserMemory(memory_id="coupon", memory="10 %"))
+        if missed:
+            del stores[0].items[Key("memories", "coupon")]
+
+        async def redeem(number: int) -> None:
+            async with db.transaction() as tx:
+                tx.delete(UserMemory, "coupon")
+                tx.create(UserMemory(memory_id=f"credit{number}", memory="10"))
+
+        results = await asyncio.gather(*(redeem(number) for number in range(8)), return_exceptions=True)
+        assert [type(each) for each in results if each is not None] == [RecordNotFound] * 7
+        assert await db.memories.count() == 1

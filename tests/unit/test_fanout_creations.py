@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from agno_clouddb import ConflictError, UserMemory, connect
+from agno_clouddb import ConflictError
 from agno_clouddb.fanout.store import FanOutStore
 from agno_clouddb.fanout.writer import tombstone
 from agno_clouddb.stores.base import Condition, Failed, Item, Key, Put, Refused, Stored
-from agno_clouddb.stores.clock import HybridClock, epoch_seconds
+from agno_clouddb.stores.clock import HybridClock, epoch_seconds, wall_clock_millis
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.testing import CountingStore, FaultyStore
 from agno_clouddb.testing.faults import Fault, script
@@ -141,16 +142,18 @@ async def test_a_creation_that_others_keep_changing_the_record_of_ends_as_a_conf
             trio.memories[1].items[KEY] = dead()
 
     trio.stores[0].plan = interfere
-    created, outcome = await trio.create()
-    assert isinstance(outcome, Failed | Refused)
-    if isinstance(outcome, Failed):
-        assert isinstance(outcome.error, ConflictError)
+    ahead = HybridClock(now=lambda: wall_clock_millis() + 600_000)
+    created = replace(live(), version=ahead.stamp())
+    (outcome,) = await trio.fanout.write([Put(created, Condition(absent=True, exclusive=True))])
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, ConflictError)
     assert created not in trio.held()
 
 
 async def test_a_creation_over_nothing_costs_no_read_and_one_write_on_each_store() -> None:
     stores = [CountingStore(MemoryStore(f"memory://{name}")) for name in "ab"]
-    async with connect(*stores) as db:
-        await db.provision()
-        await db.memories.create(UserMemory(memory_id="m", memory="likes tea"))
+    async with FanOutStore(stores) as fanout:
+        await fanout.provision()
+        created = live()
+        assert await fanout.write([Put(created, Condition(absent=True, exclusive=True))]) == (Stored(created.version),)
         assert [(store.calls["get"], store.calls["write"]) for store in stores] == [(0, 1), (0, 1)]
