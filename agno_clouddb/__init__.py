@@ -32,7 +32,7 @@ from agno_clouddb.records.sessions import Run, Session
 from agno_clouddb.records.traces import Span, Trace
 from agno_clouddb.repositories.base import Page
 from agno_clouddb.repositories.bulk import BulkResult
-from agno_clouddb.repositories.records import UserStats
+from agno_clouddb.repositories.reads import UserStats
 from agno_clouddb.repositories.traces import SessionTraces
 
 __version__ = "0.1.0"

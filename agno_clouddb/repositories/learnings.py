@@ -10,7 +10,8 @@ from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.records.learnings import Learning
 from agno_clouddb.repositories.base import Page, require
 from agno_clouddb.repositories.listing import Filter, Lists, Test
-from agno_clouddb.repositories.records import Records, UserStats
+from agno_clouddb.repositories.reads import UserStats
+from agno_clouddb.repositories.records import Records
 from agno_clouddb.stores.base import Consistency
 
 __all__ = ["LearningFilters", "Learnings"]

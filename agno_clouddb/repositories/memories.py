@@ -10,7 +10,8 @@ from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.records.memories import UserMemory
 from agno_clouddb.repositories.base import Page
 from agno_clouddb.repositories.listing import Filter, Lists, Test, contains_text
-from agno_clouddb.repositories.records import Records, UserStats
+from agno_clouddb.repositories.reads import UserStats
+from agno_clouddb.repositories.records import Records
 from agno_clouddb.stores.base import Consistency
 
 __all__ = ["Memories", "MemoryFilters"]

@@ -19,7 +19,7 @@ from agno_clouddb import (
     RecordNotFound,
     connect,
 )
-from agno_clouddb.repositories.records import UserStats
+from agno_clouddb.repositories.reads import UserStats
 from agno_clouddb.stores.base import Key, Put, Stored
 from agno_clouddb.stores.clock import HybridClock
 
