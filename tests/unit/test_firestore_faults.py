@@ -115,7 +115,7 @@ async def test_pauses_grow_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> N
         longest.append(high)
         return 0
 
-    monkeypatch.setattr("agno_clouddb.stores.firestore.faults.random.uniform", draw)
+    monkeypatch.setattr("agno_clouddb.concurrency.random.uniform", draw)
     backoff = Backoff(asyncio.get_running_loop().time() + 60, initial=0.25, maximum=1)
     assert all([await backoff.pause() for _ in range(4)])
     assert longest == [0.25, 0.5, 1, 1]

@@ -7,9 +7,9 @@ may be retried.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 
+from agno_clouddb.concurrency import full_jitter
 from agno_clouddb.errors import (
     CloudDBError,
     ConfigurationError,
@@ -120,8 +120,6 @@ class Fault(Exception):
 class Backoff:
     """Exponential pauses with full jitter between attempts, up to a deadline.
 
-    Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
-
     Args:
         until: the deadline, in seconds of the event loop's clock.
         initial: the longest first pause in seconds; it doubles with every attempt.
@@ -130,13 +128,14 @@ class Backoff:
 
     def __init__(self, until: float, *, initial: float = 0.02, maximum: float = 1.0) -> None:
         self._until = until
-        self._longest = initial
+        self._initial = initial
         self._maximum = maximum
+        self._attempt = 0
 
     async def pause(self) -> bool:
         """Wait before the next attempt; False at once when the deadline would have passed by then."""
-        delay = random.uniform(0, self._longest)
-        self._longest = min(self._longest * 2, self._maximum)
+        delay = full_jitter(self._attempt, self._initial, self._maximum)
+        self._attempt += 1
         if asyncio.get_running_loop().time() + delay >= self._until:
             return False
         await asyncio.sleep(delay)
