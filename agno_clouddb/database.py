@@ -149,6 +149,8 @@ def connect(
         raise ConfigurationError("connect needs at least one URL or Store")
     if not isinstance(deadline, int | float) or not 0 < deadline < float("inf"):
         raise ConfigurationError(f"deadline is {deadline!r}, not a number of seconds over 0")
+    if acks not in (1, "all"):
+        raise ConfigurationError(f'acks is {acks!r}, neither 1 nor "all"')
     options = StoreOptions(prefix, deadline)
     opened = [store_from_url(each, options) if isinstance(each, str) else each for each in stores]
     clock = HybridClock()

@@ -114,6 +114,12 @@ class Creation(Change[R]):
         self.written = self.written.first_written(version)
         return Put(self.written.to_item(self.key, version), Condition(absent=True, exclusive=True))
 
+    def error(self, refused: Refused, store: str) -> CloudDBError:
+        if refused.reason != "exists":
+            return super().error(refused, store)
+        problem = "there is a record of this id already"
+        return ConflictError(None, refused.version, problem=problem, store=store, key=self.key)
+
     def result(self, version: str) -> R:
         return self.written.model_copy(update={"version": version})
 

@@ -120,7 +120,7 @@ class Sessions(Runs):
         expires_in: float | timedelta | None = None,
         expires_at: datetime | None = None,
     ) -> Session:
-        """Write the session's header, and those of its ``runs`` that were never stored.
+        """Write the session's header, and those of its ``runs`` that were never stored; others are left as they are.
 
         The newest write wins unless ``expected_version`` is given. One request for a new session and for one that was
         read before (be it in another process, and come back as JSON); two for a session object made anew over a
@@ -246,7 +246,7 @@ class Sessions(Runs):
     ) -> Session:
         """Read the header, change it and write it; begin anew when somebody else has written in between.
 
-        See ``Records.update``, whose arguments, results and errors these are.
+        See ``Records.update``, whose arguments, results and errors these are. The session has no runs here.
         """
         return await super().update(session_id, function, user_id=user_id)
 
@@ -303,6 +303,17 @@ class Sessions(Runs):
         owned, owner = super()._owned(record, user_id)
         self._known.pop(owned.session_id, None)  # it may begin anew
         return owned, owner
+
+    def _changed(self, record: Session, function: Callable[[Session], Session | None]) -> Session:
+        changed = super()._changed(record, function)
+        if changed.runs:
+            raise InvalidRecord(
+                "runs",
+                "are not written by update",
+                collection="sessions",
+                remedy="Write runs with append_run or upsert_run",
+            )
+        return changed
 
     def _read(self, item: Item, degraded: bool = False) -> Session:
         self._remember(item)

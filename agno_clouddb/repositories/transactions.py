@@ -151,7 +151,8 @@ class Transaction(Repository):
         check_version(expected_version)
         name = getattr(getattr(kind, "collection", None), "name", "")
         if name not in self._repositories or name in ("sessions", "traces"):
-            raise InvalidRecord("kind", f"{kind!r} is no kind of record that a transaction can delete")
+            remedy = f"Use db.{name}.delete, which takes their children along" if name in ("sessions", "traces") else ""
+            raise InvalidRecord("kind", f"{kind!r} is no kind that a transaction can delete", remedy=remedy)
         removal = Removal(self._repositories[name]._key(id), owner=user_id, expected=expected_version)
         self._add(removal)
 

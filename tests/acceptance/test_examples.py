@@ -52,8 +52,24 @@ async def test_both_clouds_runs_on_both_clouds(
     assert_outage_shown(capsys.readouterr().out)
 
 
+async def test_records_run_on_every_engine(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        await example("records").main(backend)
+        output = capsys.readouterr().out
+        assert "stored 49, failed [7]: memory: " in output
+        assert "ann's: ['Prefers aisle seats']\neach user has: {'bob': 49, 'ann': 1}\n" in output
+        assert "renamed: Nightly\nevaluations: ['e0', 'e1']\n" in output
+        assert "turned away: 2\nread so often: " in output
+        assert "found: ['l1']\n" in output
+        assert "the trace: 6 spans in 1000 ms\n" in output
+        assert "its spans: ['s00', 's01', 's02', 's10', 's11', 's12']\n" in output
+        assert "written together: ['Session', 'Run']\n" in output
+        assert "today, all: 120 tokens\n" in output
+
+
 def test_the_examples_run_without_arguments_on_sqlite_files(tmp_path: Path) -> None:
     assert "the last 3 runs: run-3, run-4, run-5\n" in start("one_cloud", folder=tmp_path)
+    assert "found: ['l1']\n" in start("records", folder=tmp_path)
     assert_outage_shown(start("both_clouds", folder=tmp_path))
     assert {each.name for each in tmp_path.glob("*.sqlite")} == {"example.sqlite", "first.sqlite", "second.sqlite"}
 

@@ -16,6 +16,7 @@ from agno_clouddb import (
     ConfigurationError,
     ConflictError,
     Database,
+    EvalRun,
     InvalidRecord,
     KnowledgeContent,
     RecordNotFound,
@@ -203,3 +204,27 @@ async def test_an_expired_record_is_none_that_was_expected() -> None:
         with pytest.raises(ConflictError, match="found none") as caught:
             await db.memories.upsert(stored.model_copy(update={"expires_at": None}), expected_version=stored.version)
         assert caught.value.found is None
+
+
+async def test_an_update_that_leaves_runs_is_refused_and_not_cut_short() -> None:
+    async with connect("memory://") as db:
+        await db.provision()
+        await db.sessions.upsert(Session(session_id="s", runs=[Run(run_id="r")]))
+        with pytest.raises(InvalidRecord, match="append_run") as caught:
+            await db.sessions.update("s", lambda session: session.runs.append(Run(run_id="lost")))
+        assert caught.value.path == "runs"
+
+
+async def test_a_creation_over_a_record_says_that_there_is_one() -> None:
+    async with connect("memory://") as db:
+        await db.provision()
+        run = EvalRun(run_id="e", eval_type="accuracy", eval_data={})
+        stored = await db.evals.create(run)
+        with pytest.raises(ConflictError, match="there is a record of this id already") as caught:
+            await db.evals.create(run)
+        assert (caught.value.expected, caught.value.found) == (None, stored.version)
+
+
+def test_a_number_of_acknowledgements_that_there_is_not_is_refused_for_one_store_too() -> None:
+    with pytest.raises(ConfigurationError, match="acks"):
+        connect("memory://", acks=2)  # type: ignore[arg-type]
