@@ -110,6 +110,11 @@ def test_without_any_engine_the_demo_runs_on_two_sqlite_files_and_removes_them(
     assert not any(Path(file).parent.exists() for file in files)
 
 
+def _heed_interrupts() -> None:
+    # A shell lets what it runs in the background ignore them, and all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.usefixtures("moto_url")
 @pytest.mark.parametrize("moment", ["starting moto", "moto runs", "replaying"])
 def test_an_interrupted_demo_ends_its_engines_and_exits_with_130(
@@ -121,7 +126,9 @@ def test_an_interrupted_demo_ends_its_engines_and_exits_with_130(
     many = (json.dumps({**recorded, "conversation_id": f"c-{number}"}) for number in range(2_000))
     data.write_text("\n".join(many))
     command = [sys.executable, "-m", "agno_clouddb.cli.main", "demo", "--data", str(data)]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    program = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_heed_interrupts
+    )
     watchdog = threading.Timer(_HANG, program.kill)
     watchdog.start()
     with program:
