@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from agno_clouddb.errors import InvalidRecord, LifecycleError
 from agno_clouddb.records.base import Record
@@ -19,8 +19,6 @@ from agno_clouddb.repositories.traces import Traces
 from agno_clouddb.stores.base import Key
 
 __all__ = ["Transaction"]
-
-R = TypeVar("R", bound=Record)
 
 
 class Transaction(Repository):
