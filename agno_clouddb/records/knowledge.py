@@ -27,6 +27,7 @@ class KnowledgeContent(Record):
         access_count: how often it was read; ``count_access`` adds to it.
         status: such as ``processing`` or ``completed``; ``set_status`` changes it.
         status_message: why the status is what it is.
+        moved_from: the version that ``set_status`` last moved to another status; set by it.
         user_id: who uploaded it; None: nobody's.
         external_id: what it is called elsewhere.
         created_at: when it was first written; set by the library when None.
@@ -45,6 +46,7 @@ class KnowledgeContent(Record):
     access_count: int | None = None
     status: str | None = None
     status_message: str | None = None
+    moved_from: str | None = None
     user_id: str | None = None
     external_id: str | None = None
     created_at: datetime | None = None

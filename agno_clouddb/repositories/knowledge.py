@@ -119,8 +119,8 @@ class Knowledge(Records[KnowledgeContent]):
             What is stored.
 
         Raises:
-            ConflictError: it has another status or version by now; says the version at which it last had an expected
-                status, where the call has seen it or was told, and the one found.
+            ConflictError: it has another status or version by now; says the version that is gone (the one expected or
+                seen, else the one that the last ``set_status`` has moved on) and the one found.
             RecordNotFound: there is no such content.
             NotOwner: it belongs to another user.
             InvalidRecord, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
@@ -140,10 +140,11 @@ class Knowledge(Records[KnowledgeContent]):
             unexpected = allowed is not None and record.status not in allowed
             if unexpected or expected_version not in (None, item.version):
                 problem = f"the status is {record.status!r}, not {_either(allowed)}" if unexpected else ""
-                raise ConflictError(seen, item.version, problem=problem, store=self._store.name, key=key)
+                gone = seen or record.moved_from
+                raise ConflictError(gone, item.version, problem=problem, store=self._store.name, key=key)
             seen = item.version
             with attempt:
-                change = {"status": status, "status_message": message}
+                change = {"status": status, "status_message": message, "moved_from": item.version}
                 changed = self._expiring(record.model_copy(update=change))
                 return await self._apply(Upsert(key, changed, owner=user_id, expected=item.version))
         raise AssertionError("attempts end with a result or an error")

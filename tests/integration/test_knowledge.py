@@ -72,8 +72,8 @@ async def test_a_content_round_trips_with_everything_in_it(db: Database) -> None
     back = KnowledgeContent.model_validate_json(read.model_dump_json())
     assert back == read
     changed = await db.knowledge.set_status("k1", "completed")
-    assert (changed.status, changed.status_message) == ("completed", None)
-    same = {"version", "updated_at", "status", "status_message"}
+    assert (changed.status, changed.status_message, changed.moved_from) == ("completed", None, read.version)
+    same = {"version", "updated_at", "status", "status_message", "moved_from"}
     assert changed.model_dump(exclude=same) == read.model_dump(exclude=same)
     assert changed.model_extra == {"unheard_of": {"kept": [None]}}
     assert await db.knowledge.get("k1") == changed

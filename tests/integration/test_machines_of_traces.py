@@ -310,18 +310,20 @@ class KnowledgeMachine(RecordsMachine):
         versions = self.versions.get(key, [])
         version = data.draw(st.sampled_from(versions)) if guarded and versions else None
         wanted = self.found(key, user_id)
+        gone = version
         if not isinstance(wanted, type):
+            gone = version or wanted.get("moved_from")
             allowed = [expected] if isinstance(expected, str) else expected
             moved = version not in (None, versions[-1])
             if moved or (allowed is not None and wanted["status"] not in allowed):
                 wanted = ConflictError
             else:
-                wanted = {**wanted, "status": status, "status_message": message}
+                wanted = {**wanted, "status": status, "status_message": message, "moved_from": versions[-1]}
         arguments = {"expected": expected, "expected_version": version, "message": message, "user_id": user_id}
         answer = self.answer(self.calls.set_status(key, status, **arguments))
         self.check_written(answer, wanted)
         if wanted is ConflictError:
-            assert (answer.expected, answer.found) == (version, versions[-1])
+            assert (answer.expected, answer.found) == (gone, versions[-1])
 
     @rule(key=IDS, user_id=FOR)
     def count_access(self, key: str, user_id: str | None) -> None:

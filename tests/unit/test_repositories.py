@@ -187,12 +187,23 @@ async def test_a_transition_that_comes_late_says_what_it_found() -> None:
         await db.provision()
         content = await db.knowledge.upsert(KnowledgeContent(id="k", name="n", status="new"))
         moved = await db.knowledge.set_status("k", "done", expected="new")
-        with pytest.raises(ConflictError, match=r"the status is 'done', not 'new'; found version") as caught:
+        with pytest.raises(ConflictError, match=r"the status is 'done', not 'new'; expected version") as caught:
             await db.knowledge.set_status("k", "other", expected="new")
-        assert (caught.value.expected, caught.value.found) == (None, moved.version)
-        with pytest.raises(ConflictError) as caught:
-            await db.knowledge.set_status("k", "other", expected="new", expected_version=content.version)
         assert (caught.value.expected, caught.value.found) == (content.version, moved.version)
+        counted = await db.knowledge.count_access("k")
+        assert counted == 1
+        with pytest.raises(ConflictError) as caught:
+            await db.knowledge.set_status("k", "other", expected="new")
+        assert caught.value.expected == content.version
+        assert caught.value.found is not None
+        assert caught.value.found > (moved.version or "")
+        with pytest.raises(ConflictError) as caught:
+            await db.knowledge.set_status("k", "other", expected="new", expected_version=moved.version)
+        assert caught.value.expected == moved.version
+        await db.knowledge.upsert(KnowledgeContent(id="by hand", name="n", status="done"))
+        with pytest.raises(ConflictError, match=r"the status is 'done', not 'new'; found version") as caught:
+            await db.knowledge.set_status("by hand", "other", expected="new")
+        assert caught.value.expected is None
 
 
 async def test_an_expired_record_is_none_that_was_expected() -> None:
