@@ -237,8 +237,7 @@ class Records(Reads[R]):
         progress: Callable[[int], None] | None,
     ) -> BulkResult:
         store = self._store
-        if isinstance(records, str | bytes | Mapping | Record) or not isinstance(records, Iterable | AsyncIterable):
-            raise InvalidRecord("records", f"is of type {type(records).__name__}, not an iterable of records")
+        check_iterable(records)
         result = await Bulk(store, self._clock, progress).run(records, change)
         result.raise_failed(store.name, self._declared.name)
         return result
@@ -300,6 +299,12 @@ class Records(Reads[R]):
                 remedy="Repeat the call when all stores answer",
             )
         return total
+
+
+def check_iterable(records: object) -> None:
+    """Raise InvalidRecord unless these are several records: one alone would be taken for its attributes."""
+    if isinstance(records, str | bytes | Mapping | Record) or not isinstance(records, Iterable | AsyncIterable):
+        raise InvalidRecord("records", f"is of type {type(records).__name__}, not an iterable of records")
 
 
 def checked_ids(ids: Iterable[str]) -> list[str]:

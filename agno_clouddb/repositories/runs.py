@@ -236,7 +236,7 @@ class Runs(Records[Session]):
     async def _require_session(self, session_id: str, user_id: str | None) -> _Known:
         """What is known of a session, which is looked up when need be; raise unless it is there for ``user_id``."""
         key = session_key(session_id)
-        known = self._known.get(session_id)
+        known = self._known.get(key.id)
         if known is not None and user_id in (None, known.owner) and time.monotonic() < known.until:
             return known
         header = (await self._store.get([key])).items[0]

@@ -156,7 +156,7 @@ class Sessions(Runs):
         session = self._expiring(session, expires_in, expires_at)
         stored = await self._apply(Upsert(key, session, owner=owner, expected=expected_version))
         expiry = stored.expires_at.timestamp() if stored.expires_at is not None else None
-        known = self._know(stored.session_id, stored.user_id, stored.generation or "", expiry)
+        known = self._know(key.id, stored.user_id, stored.generation or "", expiry)
         if not fresh:
             return stored
         appended = iter(await self._append(stored.session_id, known.generation, fresh))
@@ -184,7 +184,7 @@ class Sessions(Runs):
 
         Raises:
             InvalidRecord: an argument is out of its range, a datetime has no zone, or the cursor is of another list.
-            QueryNotIndexed, NotProvisioned, Throttled, StoreUnavailable: as the store says.
+            QueryNotIndexed, IndexNotReady, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
         return await self._page(self.lists.listing(filters, sort), limit, cursor, consistency)
 
@@ -235,7 +235,7 @@ class Sessions(Runs):
             InvalidRecord, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
         key = session_key(session_id)
-        self._known.pop(session_id, None)
+        self._known.pop(key.id, None)
         outcome = await self._attempt(Removal(key, owner=user_id))
         if not (isinstance(outcome, Refused) and outcome.reason == "owner"):
             await self._delete_runs(session_id)
@@ -301,7 +301,7 @@ class Sessions(Runs):
 
     def _owned(self, record: Session, user_id: str | None) -> tuple[Session, str | None]:
         owned, owner = super()._owned(record, user_id)
-        self._known.pop(owned.session_id, None)  # it may begin anew
+        self._known.pop(owned.key.id, None)  # it may begin anew
         return owned, owner
 
     def _changed(self, record: Session, function: Callable[[Session], Session | None]) -> Session:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal, TypedDict, Unpack
 
 from agno_clouddb.concurrency import gather
-from agno_clouddb.errors import NotOwner
+from agno_clouddb.errors import CloudDBError, InvalidRecord
 from agno_clouddb.records.base import plain
 from agno_clouddb.records.traces import Span, Trace
 from agno_clouddb.repositories.base import MAX_PAGE, Page, check_consistency, check_limit, require
@@ -17,7 +17,7 @@ from agno_clouddb.repositories.bulk import BulkResult, each_of
 from agno_clouddb.repositories.changes import Removal, Upsert
 from agno_clouddb.repositories.listing import Filter, Lists
 from agno_clouddb.repositories.merging import Merge, timed
-from agno_clouddb.repositories.records import Records
+from agno_clouddb.repositories.records import Records, check_iterable
 from agno_clouddb.stores import base as port
 from agno_clouddb.stores.base import Consistency, Cursor, Item, Key, Query, Refused
 
@@ -221,8 +221,8 @@ class Traces(Records[Trace]):
             RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
         """
         change = self._span(span, expires_in, expires_at)
-        if user_id is not None:
-            await self._require_trace(span.trace_id, user_id)
+        if user_id is not None and (error := await self._refusal(span.trace_id, user_id)) is not None:
+            raise error
         return await self._apply(change)
 
     async def create_spans(
@@ -243,17 +243,14 @@ class Traces(Records[Trace]):
             expires_at: as in ``upsert``, for every span.
             progress: is told after each batch how many spans are stored.
         """
-        refused: dict[str, NotOwner | None] = {}
+        check_iterable(spans)
+        refused: dict[str, CloudDBError | None] = {}
 
         async def looked_up() -> AsyncGenerator[Span, None]:
             async with aclosing(each_of(spans)) as each:
                 async for span in each:
-                    if user_id is not None and isinstance(span, Span) and span.trace_id not in refused:
-                        try:
-                            await self._require_trace(span.trace_id, user_id)
-                            refused[span.trace_id] = None
-                        except NotOwner as error:
-                            refused[span.trace_id] = error
+                    if isinstance(span, Span) and isinstance(span.trace_id, str) and span.trace_id not in refused:
+                        refused[span.trace_id] = await self._refusal(span.trace_id, user_id)
                     yield span
 
         def change(span: Span) -> Upsert[Span]:
@@ -262,7 +259,7 @@ class Traces(Records[Trace]):
                 raise error
             return change
 
-        return await self._write_many(looked_up(), change, progress)
+        return await self._write_many(looked_up() if user_id is not None else spans, change, progress)
 
     async def get_span(
         self, trace_id: str, span_id: str, *, user_id: str | None = None, consistency: Consistency | None = None
@@ -381,12 +378,15 @@ class Traces(Records[Trace]):
         span = self._expiring(timed(span), expires_in, expires_at)
         return Upsert(span.key, span)
 
-    async def _require_trace(self, trace_id: str, user_id: str) -> None:
-        """Raise NotOwner when the trace is stored and belongs to another user."""
-        key = self._key(trace_id)
+    async def _refusal(self, trace_id: str, user_id: str | None) -> CloudDBError | None:
+        """Why this user may not write spans of a trace: it is stored and another's, or no store can hold its id."""
+        try:
+            key = self._key(trace_id)
+        except InvalidRecord as error:
+            return error
         item = (await self._store.get([key])).items[0]
-        if item is not None and item.owner not in (None, user_id):
-            raise self._not_owner(key)
+        foreign = item is not None and item.owner not in (None, user_id)
+        return self._not_owner(key) if foreign else None
 
 
 def _read_span(item: Item, degraded: bool) -> Span:

@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
 from agno_clouddb.stores.items import MAX_ID_BYTES, Item, Key, Payload
-from agno_clouddb.stores.query import MAX_ANY_OF, Cursor, Page, Query, Range, Tally
+from agno_clouddb.stores.query import MAX_ANY_OF, Cursor, Page, Query, Range, Tally, add_tally
 from agno_clouddb.stores.schema import COLLECTIONS
 from agno_clouddb.stores.writes import (
     NEWER,
@@ -254,8 +254,7 @@ class Store(ABC):
             for item in page.items:
                 if (value := item.fields.get(by)) is not None:
                     place = item.fields[query.sort]
-                    one = Tally(1, place, place)
-                    tallies[value] = tallies[value] + one if value in tallies else one
+                    add_tally(tallies, value, Tally(1, place, place))
             cursor = page.cursor
             if cursor is None:
                 return tallies

@@ -29,7 +29,7 @@ from agno_clouddb.stores.base import (
     decide,
 )
 from agno_clouddb.stores.clock import epoch_seconds
-from agno_clouddb.stores.query import order_of
+from agno_clouddb.stores.query import add_tally, order_of
 
 __all__ = ["MemoryStore"]
 
@@ -120,8 +120,8 @@ class MemoryStore(Store):
         tallies: dict[str, Tally] = {}
         for item in self._matching(query):
             if (value := item.fields.get(by)) is not None:
-                one = Tally(1, item.fields[query.sort], item.fields[query.sort])
-                tallies[value] = tallies[value] + one if value in tallies else one
+                place = item.fields[query.sort]
+                add_tally(tallies, value, Tally(1, place, place))
         return tallies
 
     def _matching(self, query: Query) -> list[Item]:

@@ -12,7 +12,7 @@ from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.stores.items import Item, check_id, is_encodable
 from agno_clouddb.stores.schema import COLLECTIONS, Index, collection
 
-__all__ = ["MAX_ANY_OF", "Cursor", "Page", "Query", "Range", "Tally", "order_of"]
+__all__ = ["MAX_ANY_OF", "Cursor", "Page", "Query", "Range", "Tally", "add_tally", "order_of"]
 
 MAX_ANY_OF = 30
 """The most values that the filters ``any_of`` of one query may have. Source: a disjunction of Firestore has at most 30
@@ -227,3 +227,8 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.count + other.count, min(self.first, other.first), max(self.last, other.last))
+
+
+def add_tally(tallies: dict[str, Tally], value: str, tally: Tally) -> None:
+    """Add to what there is of a value so far."""
+    tallies[value] = tallies[value] + tally if value in tallies else tally

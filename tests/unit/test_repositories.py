@@ -163,6 +163,9 @@ async def test_one_record_or_id_alone_is_no_list_of_them(odd: Any) -> None:
         if not isinstance(odd, UserMemory | dict):
             with pytest.raises(InvalidRecord):
                 await db.memories.delete_many(odd)
+        for user_id in (None, "ann"):
+            with pytest.raises(InvalidRecord):
+                await db.traces.create_spans(odd, user_id=user_id)
         assert await db.memories.count() == 1
 
 
@@ -239,3 +242,23 @@ async def test_a_creation_over_a_record_says_that_there_is_one() -> None:
 def test_a_number_of_acknowledgements_that_there_is_not_is_refused_for_one_store_too() -> None:
     with pytest.raises(ConfigurationError, match="acks"):
         connect("memory://", acks=2)  # type: ignore[arg-type]
+
+
+async def test_a_span_of_an_impossible_trace_does_not_keep_the_others_from_being_stored() -> None:
+    async with connect("memory://") as db:
+        await db.provision()
+        spans = [
+            Span(span_id="s", trace_id=each, name="n", start_time=START, end_time=START) for each in ("a", "", "b")
+        ]
+        with pytest.raises(BulkWriteError) as caught:
+            await db.traces.create_spans(spans, user_id="ann")
+        assert (caught.value.stored, list(caught.value.failed)) == (2, [1])
+
+
+async def test_no_run_is_appended_to_a_session_that_was_deleted_under_a_member_of_an_enumeration() -> None:
+    async with connect("memory://") as db:
+        await db.provision()
+        await db.sessions.upsert(Session(session_id="ann"))
+        await db.sessions.delete(Name.ANN)
+        with pytest.raises(RecordNotFound):
+            await db.sessions.append_run("ann", Run(run_id="r"))

@@ -16,6 +16,7 @@ from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call
 from agno_clouddb.stores.dynamodb.expressions import Attribute, Expression, Request, render, text
 from agno_clouddb.stores.dynamodb.items import SEPARATOR, Row, composite, key_of, row_of, value_of
 from agno_clouddb.stores.dynamodb.reads import TORN_READS, Reader
+from agno_clouddb.stores.query import add_tally
 from agno_clouddb.stores.schema import SHARD, Index
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Lister:
             parts = [partial(self._tally, plan, partition, by, call) for partition in plan.partitions]
             for part in await gather(parts, limit=CONCURRENCY):
                 for value, tally in part.items():
-                    _add(tallies, value, tally)
+                    add_tally(tallies, value, tally)
         return tallies
 
     async def _tally(self, plan: Plan, partition: str, by: str, call: Call) -> dict[str, Tally]:
@@ -250,7 +251,7 @@ class Lister:
             for entry in answer["Items"]:
                 value, place = (value_of(name, entry, plan.layout) for name in (by, plan.index.sort))
                 if value is not None and place is not None:
-                    _add(tallies, value, Tally(1, place, place))
+                    add_tally(tallies, value, Tally(1, place, place))
             if not answer.get("LastEvaluatedKey"):
                 return tallies
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -348,7 +349,3 @@ class Lister:
 def _place(query: Query, item: Item) -> str:
     place = query.place(item)
     return composite(place.value, place.id)
-
-
-def _add(tallies: dict[str, Tally], value: str, tally: Tally) -> None:
-    tallies[value] = tallies[value] + tally if value in tallies else tally

@@ -18,6 +18,7 @@ from agno_clouddb.stores.firestore.indexes import indexes_for
 from agno_clouddb.stores.firestore.names import Layout
 from agno_clouddb.stores.firestore.queries import exact, structured
 from agno_clouddb.stores.firestore.tokens import Snapshot, Tokens
+from agno_clouddb.stores.query import add_tally
 
 __all__ = ["Reader"]
 
@@ -163,8 +164,7 @@ class Reader:
             for item in items:
                 if (value := item.fields.get(by)) is not None:
                     place = item.fields[query.sort]
-                    one = Tally(1, place, place)
-                    tallies[value] = tallies[value] + one if value in tallies else one
+                    add_tally(tallies, value, Tally(1, place, place))
         return tallies
 
     async def _scan(self, query: Query, fields: Iterable[str], until: Callable[[], float]) -> AsyncIterator[list[Item]]:
