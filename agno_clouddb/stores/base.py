@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
+from agno_clouddb.stores.clock import is_version
 from agno_clouddb.stores.items import MAX_ID_BYTES, Item, Key, Payload
 from agno_clouddb.stores.query import MAX_ANY_OF, Cursor, Page, Query, Range, Tally, add_tally
-from agno_clouddb.stores.schema import COLLECTIONS
+from agno_clouddb.stores.schema import COLLECTIONS, DECLARED, REPLICATION
 from agno_clouddb.stores.writes import (
     NEWER,
     Condition,
@@ -57,9 +58,11 @@ __all__ = [
     "Query",
     "Range",
     "Refused",
+    "Scan",
     "Store",
     "Stored",
     "Tally",
+    "check_scan",
     "check_write",
     "chosen",
     "decide",
@@ -90,6 +93,20 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Scan:
+    """A part of what is stored in a collection.
+
+    Args:
+        entries: keys with their versions.
+        cursor: where the scan goes on, as text that only this store understands; None at the end. A part may be short,
+            or empty, while there is more.
+    """
+
+    entries: tuple[tuple[Key, str], ...]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one store can take at once.
 
@@ -117,6 +134,14 @@ class Store(ABC):
 
     limits: Limits
 
+    prefix: str = ""
+    """What precedes the names of its tables or collections."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a store of a fan-out is known not to answer, so that what is not found may be there."""
+        return False
+
     @abstractmethod
     async def open(self) -> None:
         """Connect. Opening an open store is harmless.
@@ -136,6 +161,7 @@ class Store(ABC):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
@@ -143,6 +169,8 @@ class Store(ABC):
 
         Args:
             collections: only these, by name; None: all.
+            replicated: also what a store of a fan-out needs: the collection ``replication``, and an index by version on
+                each collection of records. What is added to a table that is in use is built meanwhile.
             wait_for_indexes: where indexes are deployed by other means, as on Firestore, wait for them too.
             progress: is told what is being waited for.
 
@@ -259,6 +287,26 @@ class Store(ABC):
             if cursor is None:
                 return tallies
 
+    @abstractmethod
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        """The keys and versions of everything that is stored, tombstones and expired items too: for a coordinator.
+
+        Args:
+            collection: which one; the children of all parents.
+            limit: the most entries, at least 1.
+            since: None: everything, read from the data itself, in an order of the store's own that does not change
+                while nothing is written. A version: only what has this version or a greater one, in order of version,
+                by the index that ``provision(replicated=True)`` makes for collections of records; on DynamoDB it may
+                lag.
+            cursor: go on where an earlier scan with the same collection and ``since`` has ended, also in another
+                process; what is written meanwhile may or may not be met.
+
+        Raises:
+            InvalidRecord: there is no such collection, the limit is less than 1, or the cursor is none of this store.
+            NotProvisioned, IndexNotReady: the table or the index is missing.
+            Throttled, StoreUnavailable: the store does not answer in time.
+        """
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self
@@ -267,18 +315,33 @@ class Store(ABC):
         await self.aclose()
 
 
-def chosen(collections: Collection[str] | None) -> tuple[str, ...]:
+def check_scan(collection: str, limit: int, since: str | None) -> None:
+    """Raise InvalidRecord unless a collection can be scanned so: for use at the top of every ``Store.scan``."""
+    if collection not in DECLARED:
+        raise InvalidRecord("collection", f"{collection!r} is not one of {sorted(DECLARED)}")
+    if limit < 1:
+        raise InvalidRecord("limit", f"is {limit}, less than 1", collection=collection)
+    if since is not None and not is_version(since):
+        raise InvalidRecord("since", f"{since!r} is not a version of this library", collection=collection)
+
+
+def chosen(collections: Collection[str] | None, *, replicated: bool = False) -> tuple[str, ...]:
     """The names of the collections to provision, a parent before its children.
+
+    Args:
+        collections: those asked for; None: all collections of records.
+        replicated: also the collection that a fan-out keeps for itself.
 
     Raises:
         InvalidRecord: there is no such collection.
     """
+    own = (REPLICATION.name,) if replicated else ()
     if collections is None:
-        return tuple(COLLECTIONS)
+        return (*COLLECTIONS, *own)
     names = [collections] if isinstance(collections, str) or not isinstance(collections, Iterable) else collections
     if unknown := [repr(name) for name in names if name not in tuple(COLLECTIONS)]:
         raise InvalidRecord("collections", f"{', '.join(unknown)} are not among {', '.join(COLLECTIONS)}")
-    return tuple(name for name in COLLECTIONS if name in names)
+    return (*(name for name in COLLECTIONS if name in names), *own)
 
 
 def check_write(store: Store, mutations: Sequence[Mutation], atomic: bool) -> tuple[Outcome | None, ...]:

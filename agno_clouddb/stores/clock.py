@@ -6,12 +6,13 @@ or after the wall clock, later than every stamp that this clock has made or seen
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import time
 from collections.abc import Callable
 
-__all__ = ["HybridClock", "epoch_seconds", "is_version", "version_millis", "wall_clock_millis"]
+__all__ = ["HybridClock", "epoch_seconds", "is_version", "just_after", "version_millis", "wall_clock_millis"]
 
 MAX_DRIFT_MILLIS = 3_600_000
 """How far ahead of the wall clock a version may be to be believed, in milliseconds: an hour."""
@@ -40,11 +41,23 @@ def version_millis(version: str) -> int:
     return int(version[:12], 16)
 
 
+def just_after(version: str, holder: str) -> str:
+    """A version later than another one, and older than what anybody stamps who has seen that: for what is put back.
+
+    Args:
+        version: that of what is to be replaced.
+        holder: the version that the item has which is put back, so that two of them do not get the same.
+    """
+    mark = "f" + hashlib.sha256(holder.encode()).hexdigest()[:11]  # greater than the mark of every writer
+    after = version[:18] + mark
+    return after if after > version else f"{version[:13]}{int(version[13:17], 16) + 1:04x}-{mark}"
+
+
 class HybridClock:
     """Makes version stamps: ``<milliseconds>-<counter>-<writer>``, fixed-width hexadecimal, sortable as text.
 
     Args:
-        writer: 12 hexadecimal digits that no other writer uses; random by default.
+        writer: 12 hexadecimal digits that no other writer uses, the first of them not ``f``; random by default.
         now: the wall clock in milliseconds; replaced in simulations.
         max_drift: how far ahead of the wall clock a version may be to be believed, in milliseconds.
     """
@@ -55,7 +68,7 @@ class HybridClock:
         now: Callable[[], int] = wall_clock_millis,
         max_drift: int = MAX_DRIFT_MILLIS,
     ) -> None:
-        self.writer = writer if writer is not None else secrets.token_hex(6)
+        self.writer = writer if writer is not None else f"{secrets.randbits(47):012x}"
         self._now = now
         self._max_drift = max_drift
         self._millis = 0

@@ -24,6 +24,7 @@ MAX_DEPTH = 200
 """How deep lists and objects may nest."""
 
 _MAX_INT_BITS = 4096
+_WIDEST = 10_000  # values of one level that are looked at at once: one inside itself has more with every level
 _COMPRESS_FROM = 256  # characters; shorter texts do not become smaller
 _MAX_DECODED = 256 * 1024 * 1024  # bytes; so much a reader must hold in memory
 _TEXT_MARK, _BYTES_MARK = b"t", b"b"
@@ -34,7 +35,7 @@ _local = threading.local()
 def _codecs() -> tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor]:
     # A zstandard context must not be shared between threads, and making one costs more than compressing a run.
     if not hasattr(_local, "codecs"):
-        _local.codecs = (zstandard.ZstdCompressor(level=3), zstandard.ZstdDecompressor())
+        _local.codecs = (zstandard.ZstdCompressor(level=5), zstandard.ZstdDecompressor())
     codecs: tuple[zstandard.ZstdCompressor, zstandard.ZstdDecompressor] = _local.codecs
     return codecs
 
@@ -51,6 +52,8 @@ def check_json(value: Any, path: str = "data", *, collection: str | None = None)
         InvalidRecord: for NaN and infinities, integers over 4,096 bits, lone surrogates, keys that are not text,
             nesting over 200 levels, and every type that is not JSON's own, with the path of the value.
     """
+    if _carries(value):
+        return
     stack = [(path, value, 1)]
     while stack:
         path, value, depth = stack.pop()
@@ -71,6 +74,38 @@ def check_json(value: Any, path: str = "data", *, collection: str | None = None)
             problem = f"is of type {kind.__name__}, which JSON has not"
         if problem:
             raise InvalidRecord(_shorten(path), problem, collection=collection)
+
+
+def _carries(value: Any) -> bool:
+    """Whether JSON carries a value for certain, judged level by level, without the paths that an error would name."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for each in level:
+            kind = type(each)
+            if kind is str:
+                if not is_encodable(each):
+                    return False
+            elif kind is dict:
+                for name in each:
+                    if type(name) is not str or not is_encodable(name):
+                        return False
+                inner += each.values()
+            elif kind is list:
+                inner += each
+            elif not (
+                each is None
+                or kind is bool
+                or (kind is int and each.bit_length() <= _MAX_INT_BITS)
+                or (kind is float and math.isfinite(each))
+            ):
+                return False
+            if len(inner) > _WIDEST:
+                return False
+        if not inner:
+            return True
+        level = inner
+    return False
 
 
 def _children(

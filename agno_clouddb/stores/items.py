@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.stores.schema import COLLECTIONS, OWNER, collection
+from agno_clouddb.stores.schema import DECLARED, OWNER, collection
 
 __all__ = ["MAX_ID_BYTES", "MAX_TEXT_BYTES", "Item", "Key", "Payload", "check_id", "is_encodable"]
 
@@ -40,6 +40,8 @@ def check_id(path: str, value: object, collection_name: str) -> None:
     if type(value) is not str:
         # A subclass, such as a member of an enumeration, may print as something else than it is.
         raise InvalidRecord(path, f"must be text, not {type(value).__name__}", collection=collection_name)
+    if 0 < len(value) <= MAX_ID_BYTES and value.isascii() and value.isprintable():
+        return
     if not value:
         raise InvalidRecord(path, "must not be empty", collection=collection_name)
     if _CONTROL.search(value):
@@ -56,7 +58,7 @@ class Key:
     """Where an item lives.
 
     Args:
-        collection: a name in ``schema.COLLECTIONS``.
+        collection: a name in ``schema.DECLARED``.
         id: unique in the collection or, for children, under their parent. Any text without control characters, of
             1 to 512 bytes in UTF-8.
         parent: the parent's id, for collections that have a parent; None for others. As limited as ``id``.
@@ -71,8 +73,8 @@ class Key:
 
     def check(self) -> None:
         """Raise InvalidRecord, naming the field, unless every store can hold this key."""
-        if self.collection not in COLLECTIONS:
-            raise InvalidRecord("collection", f"{self.collection!r} is not one of {sorted(COLLECTIONS)}")
+        if self.collection not in DECLARED:
+            raise InvalidRecord("collection", f"{self.collection!r} is not one of {sorted(DECLARED)}")
         declared = collection(self.collection)
         check_id(declared.id_field, self.id, self.collection)
         if declared.parent_field is not None:

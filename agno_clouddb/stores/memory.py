@@ -21,15 +21,19 @@ from agno_clouddb.stores.base import (
     Put,
     Query,
     Refused,
+    Scan,
     Store,
     Stored,
     Tally,
+    check_scan,
     check_write,
     chosen,
     decide,
 )
 from agno_clouddb.stores.clock import epoch_seconds
 from agno_clouddb.stores.query import add_tally, order_of
+from agno_clouddb.stores.scans import decode_cursor, encode_cursor
+from agno_clouddb.stores.schema import COLLECTIONS
 
 __all__ = ["MemoryStore"]
 
@@ -58,6 +62,7 @@ class MemoryStore(Store):
         self._now = now
         self._open = False
         self._provisioned: set[str] = set()
+        self._by_version: set[str] = set()
 
     async def open(self) -> None:
         self._open = True
@@ -69,11 +74,15 @@ class MemoryStore(Store):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self._require_open()
-        self._provisioned.update(chosen(collections))
+        names = chosen(collections, replicated=replicated)
+        self._provisioned.update(names)
+        if replicated:
+            self._by_version.update(name for name in names if name in COLLECTIONS)
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
@@ -123,6 +132,24 @@ class MemoryStore(Store):
                 place = item.fields[query.sort]
                 add_tally(tallies, value, Tally(1, place, place))
         return tallies
+
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        check_scan(collection, limit, since)
+        parts = 2 if since is None else 3
+        after = (since or "", "", "")[-parts:]  # less than any place: no id is empty
+        if cursor is not None:
+            after = decode_cursor(cursor, collection, since, parts)
+        self._require_provisioned(collection)
+        if since is not None and collection not in self._by_version:
+            raise NotProvisioned(f"{collection} have no index by version", store=self.name, collection=collection)
+        places = (
+            ((item.version, key.parent or "", key.id)[-parts:], key, item.version)
+            for key, item in self.items.items()
+            if key.collection == collection
+        )
+        found = heapq.nsmallest(limit + 1, (each for each in places if each[0] > after))
+        entries = tuple((key, version) for _, key, version in found[:limit])
+        return Scan(entries, encode_cursor(collection, since, found[limit - 1][0]) if len(found) > limit else None)
 
     def _matching(self, query: Query) -> list[Item]:
         query.check()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.stores.items import Item, check_id, is_encodable
-from agno_clouddb.stores.schema import COLLECTIONS, Index, collection
+from agno_clouddb.stores.schema import DECLARED, Index, collection
 
 __all__ = ["MAX_ANY_OF", "Cursor", "Page", "Query", "Range", "Tally", "add_tally", "order_of"]
 
@@ -82,7 +82,7 @@ class Query:
     Text is ordered by its UTF-8 bytes on every store.
 
     Args:
-        collection: a name in ``schema.COLLECTIONS``.
+        collection: a name in ``schema.DECLARED``.
         sort: the field that orders; items without it are not listed.
         descending: from the greatest to the least.
         parent: the parent's id; required where the collection has parents.
@@ -131,8 +131,8 @@ class Query:
         """Raise InvalidRecord or QueryNotIndexed unless every store can list this query, ``limit`` items a page."""
         if limit < 1:
             raise InvalidRecord("limit", f"is {limit}, less than 1", collection=self.collection)
-        if self.collection not in COLLECTIONS:
-            raise InvalidRecord("collection", f"{self.collection!r} is not one of {sorted(COLLECTIONS)}")
+        if self.collection not in DECLARED:
+            raise InvalidRecord("collection", f"{self.collection!r} is not one of {sorted(DECLARED)}")
         declared = collection(self.collection)
         if declared.parent_field is not None:
             check_id(declared.parent_field, self.parent, self.collection)

@@ -14,12 +14,15 @@ from agno_clouddb.errors import QueryNotIndexed
 
 __all__ = [
     "COLLECTIONS",
+    "DECLARED",
+    "ENTRIES",
     "EVALS",
     "KNOWLEDGE",
     "LEARNINGS",
     "MEMORIES",
     "METRICS",
     "OWNER",
+    "REPLICATION",
     "RUNS",
     "SESSIONS",
     "SHARD",
@@ -161,9 +164,12 @@ EVALS = Collection(
 KNOWLEDGE = Collection(
     name="knowledge",
     id_field="id",
-    fields=(OWNER, "type", "status", "linked_to", "created_at", "updated_at"),
+    # `audience` is whom a content is for beside its owner: everyone, where it has none. Absent otherwise, so that its
+    # index has only what no owner's index has.
+    fields=(OWNER, "type", "status", "linked_to", "audience", "created_at", "updated_at"),
     indexes=(
         Index(OWNER, "created_at"),
+        Index("audience", "created_at"),
         Index("linked_to", "created_at"),
         Index("type", "created_at"),
         Index("status", "created_at"),
@@ -203,8 +209,9 @@ SPANS = Collection(
     id_field="span_id",
     parent="traces",
     parent_field="trace_id",
-    fields=("parent_span_id", "start_time"),
-    indexes=(Index("trace_id", "start_time"),),
+    # `outcome` tells the spans that failed, which are counted from the index.
+    fields=("parent_span_id", "outcome", "start_time"),
+    indexes=(Index("trace_id", "start_time", include=("outcome",)),),
 )
 
 LEARNINGS = Collection(
@@ -235,10 +242,35 @@ LEARNINGS = Collection(
     ),
 )
 
+ENTRIES = Collection(
+    name="entries",
+    id_field="id",
+    # What an agent runtime keeps beside its records, such as schedules and approvals: few, and of many kinds. Group and
+    # state begin with the kind; due is what a kind is ordered by when it is asked what is to be done.
+    fields=("kind", "group", "state", "due", "created_at", "updated_at"),
+    indexes=(
+        Index("group", "created_at"),
+        Index("state", "created_at"),
+        Index("kind", "created_at"),
+        Index("kind", "due"),
+    ),
+)
+
 COLLECTIONS: Mapping[str, Collection] = {
-    each.name: each for each in (SESSIONS, RUNS, MEMORIES, METRICS, EVALS, KNOWLEDGE, TRACES, SPANS, LEARNINGS)
+    each.name: each for each in (SESSIONS, RUNS, MEMORIES, METRICS, EVALS, KNOWLEDGE, TRACES, SPANS, LEARNINGS, ENTRIES)
 }
-"""Every collection, a parent before its children."""
+"""Every collection of records, a parent before its children."""
+
+REPLICATION = Collection(
+    name="replication",
+    id_field="id",
+    fields=("target", "missed"),
+    indexes=(Index("target", "missed"),),
+)
+"""What a fan-out keeps for itself in each of its stores: hints, checkpoints and leases. It is not replicated."""
+
+DECLARED: Mapping[str, Collection] = {**COLLECTIONS, REPLICATION.name: REPLICATION}
+"""Every collection that a store can hold."""
 
 
 def collection(name: str) -> Collection:
@@ -247,4 +279,4 @@ def collection(name: str) -> Collection:
     Raises:
         KeyError: there is no collection of that name.
     """
-    return COLLECTIONS[name]
+    return DECLARED[name]

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,17 +35,18 @@ from agno_clouddb.stores.base import (
     Page,
     Progress,
     Query,
-    Refused,
+    Scan,
     Store,
-    Stored,
     Tally,
+    check_scan,
     check_write,
     chosen,
-    decide,
 )
 from agno_clouddb.stores.clock import epoch_seconds
-from agno_clouddb.stores.schema import COLLECTIONS
+from agno_clouddb.stores.scans import decode_cursor, encode_cursor
+from agno_clouddb.stores.schema import COLLECTIONS, DECLARED
 from agno_clouddb.stores.sqlite_tables import Table, add_functions
+from agno_clouddb.stores.sqlite_writes import PendingWrite, WriteQueue
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -91,7 +93,8 @@ class SQLiteStore(Store):
     """Keeps items in an SQLite file in WAL mode, so that readers and a writer do not wait for each other.
 
     A write is on the disk when it is acknowledged (``synchronous=FULL``): with ``NORMAL``, WAL mode may lose the last
-    commits in a power cut, and an acknowledged write is never lost. All reads are strongly consistent. The file must be
+    commits in a power cut, and an acknowledged write is never lost. Writes that wait for the file share a commit. All
+    reads are strongly consistent. The file must be
     on a local disk, as WAL mode needs memory shared between the processes (https://www.sqlite.org/wal.html).
 
     Nothing removes expired items while the store is open; ``provision`` removes those expired for a day.
@@ -115,10 +118,11 @@ class SQLiteStore(Store):
     ) -> None:
         self._path = os.fspath(path)
         self.name = f"sqlite:///{self._path}"
-        self._prefix = prefix
+        self.prefix = prefix
         self._deadline = deadline
         self._now = now
-        self._tables = {name: Table(declared, prefix) for name, declared in COLLECTIONS.items()}
+        self._tables = {name: Table(declared, prefix) for name, declared in DECLARED.items()}
+        self._queue = WriteQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
@@ -129,8 +133,8 @@ class SQLiteStore(Store):
             return
         if self._path in ("", ":memory:"):
             raise ConfigurationError("SQLiteStore needs a file", store=self.name, remedy="Use memory:// instead")
-        if self._prefix.lower().startswith("sqlite_"):
-            raise ConfigurationError(f"SQLite keeps names like {self._prefix!r} for itself", store=self.name)
+        if self.prefix.lower().startswith("sqlite_"):
+            raise ConfigurationError(f"SQLite keeps names like {self.prefix!r} for itself", store=self.name)
         self._loop = asyncio.get_running_loop()
         try:
             self._writer = await self._connect()
@@ -153,14 +157,16 @@ class SQLiteStore(Store):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        names = chosen(collections)
+        names = chosen(collections, replicated=replicated)
         async with self._hold(self._open()[1]) as raw:
             await self._execute(raw, "BEGIN IMMEDIATE")
             for name in names:
-                await self._tables[name].provision(raw, self._now() - _EXPIRED_KEPT)
+                by_version = replicated and name in COLLECTIONS
+                await self._tables[name].provision(raw, self._now() - _EXPIRED_KEPT, replicated=by_version)
             await self._execute(raw, "COMMIT")
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
@@ -176,19 +182,19 @@ class SQLiteStore(Store):
 
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         checked = check_write(self, mutations, atomic)
-        writer = self._open()[1]
+        self._open()
         if all(checked):
             return tuple(each for each in checked if each is not None)
-        committing = False
+        pending = PendingWrite(mutations, checked, atomic)
         try:
-            async with self._hold(writer) as raw:
-                await self._execute(raw, "BEGIN IMMEDIATE")
-                outcomes = await self._carry_out(writer, mutations, checked, atomic)
-                committing = True
-                await self._execute(raw, "COMMIT")
-                return outcomes
+            async with self._in_time():
+                with self._queue.joined(pending):
+                    while pending.outcomes is None:
+                        await self._write(self._open()[1], pending)
         except CloudDBError as error:
-            return tuple(early or Failed(error, committing) for early in checked)
+            pending.fail(error)
+        assert pending.outcomes is not None
+        return pending.outcomes
 
     async def query(
         self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
@@ -215,30 +221,55 @@ class SQLiteStore(Store):
             rows = await self._execute(raw, statement, parameters, query.collection)
         return {value: Tally(number, first, last) for value, number, first, last in rows}
 
-    async def _carry_out(
-        self,
-        writer: _Connection,
-        mutations: Sequence[Mutation],
-        checked: Sequence[Outcome | None],
-        atomic: bool,
-    ) -> tuple[Outcome, ...]:
-        """Decide and apply mutations in a transaction that has begun."""
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        check_scan(collection, limit, since)
+        parts = 2 if since is None else 3
+        after = decode_cursor(cursor, collection, since, parts) if cursor is not None else None
+        table = self._tables[collection]
+        statement, parameters = table.scan(since, after, limit + 1)
+        async with self._hold(self._open()[0]) as raw:
+            rows = await self._execute(raw, statement, parameters, collection)
+        entries = tuple(map(table.entry, rows[:limit]))
+        # A row is the version, the parent and the id: as it is a place by version, and without the version one by key.
+        return Scan(entries, encode_cursor(collection, since, rows[limit - 1][-parts:]) if len(rows) > limit else None)
+
+    async def _write(self, writer: _Connection, pending: PendingWrite) -> None:
+        """Have the connection, and carry out what waits in one transaction, unless another call has taken this along.
+
+        Returns without outcomes when the transaction has failed, maybe for the sake of another call in it.
+        """
+        shared = not pending.alone
+        try:
+            async with self._hold(writer) as raw:
+                if pending.outcomes is not None:
+                    return
+                if pending.taken:
+                    raise StoreUnavailable("a commit is not answered", store=self.name, remedy="Look at the disk")
+                await self._execute(raw, "BEGIN IMMEDIATE")
+                with self._queue.taken(pending) as group:
+                    await self._carry_out(writer, group)
+                commit = asyncio.ensure_future(self._commit(raw))
+                commit.add_done_callback(partial(self._queue.settle, group))
+                await asyncio.shield(commit)
+        except Exception:
+            if not (shared and pending.alone):
+                raise  # else this call is tried again by itself, and has the error if it is its own
+
+    async def _commit(self, raw: aiosqlite.Connection) -> None:
+        async with self._in_time():
+            await self._execute(raw, "COMMIT")
+
+    async def _carry_out(self, writer: _Connection, group: Sequence[PendingWrite]) -> None:
+        """Decide and apply calls, whose keys all differ, in a transaction that has begun."""
         found: dict[Key, Item] = {}
         missing: dict[str, Failed] = {}
-        for collection, keys in _by_collection(mutation.key for mutation in mutations).items():
+        for collection, keys in _by_collection(each.key for call in group for each in call.mutations).items():
             try:
                 found |= await self._find(writer.raw, collection, keys, head=True)
             except NotProvisioned as error:
                 missing[collection] = Failed(error)
         now = self._now()
-        outcomes = [
-            early or missing.get(mutation.key.collection) or decide(mutation, found.get(mutation.key), now)
-            for early, mutation in zip(checked, mutations, strict=True)
-        ]
-        if atomic and any(isinstance(each, Refused | Failed) for each in outcomes):
-            return tuple(each if isinstance(each, Refused | Failed) else Refused("atomic") for each in outcomes)
-        await self._apply(writer, [each for each, outcome in zip(mutations, outcomes, strict=True) if outcome is None])
-        return tuple(outcome or Stored(mutation.version) for outcome, mutation in zip(outcomes, mutations, strict=True))
+        await self._apply(writer, [mutation for call in group for mutation in call.decide(found, missing, now)])
 
     async def _find(
         self, raw: aiosqlite.Connection, collection: str, keys: Sequence[Key], *, head: bool = False

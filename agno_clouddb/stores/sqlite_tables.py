@@ -21,6 +21,7 @@ _COLUMNS = {
     "deleted": "INTEGER NOT NULL DEFAULT 0",
 }
 _DATA = "data"  # the last column, so that the others are read without following a payload's overflow pages
+_BY_VERSION = ("version", "parent", "id")
 _CONTAINS = "agno_clouddb_contains"
 
 
@@ -62,9 +63,18 @@ class Table:
             f"ON CONFLICT (parent, id) DO UPDATE SET {updates}"
         )
         self._delete = f"DELETE FROM {name} WHERE parent = ? AND id = ?"
+        self._by_version = self._index_name("version-index")
 
-    async def provision(self, connection: aiosqlite.Connection, expired_before: int) -> None:
-        """Create what is missing, and remove what expired before a time in seconds since the epoch."""
+    async def provision(
+        self, connection: aiosqlite.Connection, expired_before: int, *, replicated: bool = False
+    ) -> None:
+        """Create what is missing, and remove what expired before a time in seconds since the epoch.
+
+        Args:
+            connection: in a transaction.
+            expired_before: the time.
+            replicated: whether to index the table by version too.
+        """
         execute = connection.execute_fetchall
         columns = _COLUMNS | dict.fromkeys(self._declared.fields, "TEXT") | {_DATA: ""}
         definitions = ", ".join(f"{_quoted(name)} {kind}" for name, kind in columns.items())
@@ -82,6 +92,8 @@ class Table:
             f"CREATE INDEX IF NOT EXISTS {self._index_name('expires_at-index')} ON {self._name} (expires_at) "
             "WHERE expires_at IS NOT NULL"
         )
+        if replicated:
+            await execute(f"CREATE INDEX IF NOT EXISTS {self._by_version} ON {self._name} ({', '.join(_BY_VERSION)})")
         await execute(f"DELETE FROM {self._name} WHERE expires_at < ?", [expired_before])
 
     def find(self, keys: Sequence[Key], *, head: bool) -> tuple[str, list[str]]:
@@ -124,6 +136,26 @@ class Table:
         columns = f"{value}, count(*), min({sort}), max({sort})"
         counted = f"{where} AND {value} IS NOT NULL GROUP BY {value}"
         return f"SELECT {columns} {self._from(query)} WHERE {counted}", parameters
+
+    def scan(self, since: str | None, after: Sequence[str] | None, limit: int) -> tuple[str, list[str | int]]:
+        """The statement, with its parameters, for versions, parents and ids, expired ones and tombstones too.
+
+        Args:
+            since: None: in order of the primary key. A version: from it on, in order of version and primary key.
+            after: go on after this place in that order.
+            limit: the most rows.
+        """
+        order = _BY_VERSION[1:] if since is None else _BY_VERSION
+        source = self._name if since is None else f"{self._name} INDEXED BY {self._by_version}"
+        first: Sequence[str] = ("",) * len(order) if since is None else (since, "", "")  # less than any: no id is empty
+        where = f"({', '.join(order)}) > ({', '.join('?' * len(order))})"
+        statement = f"SELECT {', '.join(_BY_VERSION)} FROM {source} WHERE {where} ORDER BY {', '.join(order)} LIMIT ?"
+        return statement, [*(after or first), limit]
+
+    def entry(self, row: Sequence[str]) -> tuple[Key, str]:
+        """The key and version in a row of ``scan``."""
+        version, parent, name = row
+        return Key(self._declared.name, name, parent or None), version
 
     def item(self, row: Sequence[Any]) -> Item:
         """The item in a row of ``find`` or ``page``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from agno_clouddb.errors import ConfigurationError
@@ -35,6 +35,7 @@ def _dynamodb(parts: SplitResult, parameters: Mapping[str, str], options: StoreO
     return DynamoDBStore(
         unquote(parts.netloc) or None,
         endpoint_url=parameters.get("endpoint_url"),
+        driver=cast(Any, parameters.get("driver", "slim")),  # checked by the store
         prefix=options.prefix,
         deadline=options.deadline,
         shards=_number("shards", parameters.get("shards", "1"), int),
@@ -77,7 +78,7 @@ def _memory(parts: SplitResult, parameters: Mapping[str, str], options: StoreOpt
 
 
 _SCHEMES: Mapping[str, tuple[Callable[[SplitResult, Mapping[str, str], StoreOptions], Store], frozenset[str]]] = {
-    "dynamodb": (_dynamodb, frozenset({"prefix", "deadline", "endpoint_url", "shards", "report_capacity"})),
+    "dynamodb": (_dynamodb, frozenset({"prefix", "deadline", "endpoint_url", "shards", "report_capacity", "driver"})),
     "firestore": (_firestore, frozenset({"prefix", "deadline", "emulator_host"})),
     "sqlite": (_sqlite, frozenset({"prefix", "deadline"})),
     "memory": (_memory, frozenset({"prefix", "deadline"})),
@@ -88,7 +89,7 @@ def store_from_url(url: str, options: StoreOptions) -> Store:
     """The store that a URL names, not open yet.
 
     Args:
-        url: ``dynamodb://REGION[?endpoint_url=…&prefix=…&shards=…&report_capacity=true]``,
+        url: ``dynamodb://REGION[?endpoint_url=…&prefix=…&shards=…&driver=…&report_capacity=true]``,
             ``firestore://PROJECT[/DATABASE][?emulator_host=…&prefix=…]``, ``sqlite:///FILE`` or ``memory://``; each
             also with ``deadline=SECONDS``.
         options: what holds where the URL does not say otherwise.

@@ -14,6 +14,7 @@ from agno_clouddb.stores.base import (
     Page,
     Progress,
     Query,
+    Scan,
     Store,
     Tally,
 )
@@ -32,6 +33,11 @@ class WrapperStore(Store):
         self.inner = inner
         self.name = inner.name
         self.limits = inner.limits
+        self.prefix = inner.prefix
+
+    @property
+    def incomplete(self) -> bool:
+        return self.inner.incomplete
 
     async def open(self) -> None:
         await self.inner.open()
@@ -43,10 +49,13 @@ class WrapperStore(Store):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        await self.inner.provision(collections, wait_for_indexes=wait_for_indexes, progress=progress)
+        await self.inner.provision(
+            collections, replicated=replicated, wait_for_indexes=wait_for_indexes, progress=progress
+        )
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         return await self.inner.get(keys, consistency=consistency, dead=dead)
@@ -67,3 +76,6 @@ class WrapperStore(Store):
 
     async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
         return await self.inner.tally(query, by)
+
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        return await self.inner.scan(collection, limit=limit, since=since, cursor=cursor)

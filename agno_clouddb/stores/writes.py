@@ -32,8 +32,8 @@ class Condition:
     Args:
         absent: nothing is stored; a tombstone or an expired item counts as nothing.
         expected: an item is stored, and its version is this one or an older one (a replica that lags is no conflict).
-        owner: the stored item, if any, belongs to this user. A put may also claim an item without an owner; a delete
-            may not.
+        owner: the stored item, if any, belongs to this user. A put may also claim an item without an owner; a delete,
+            or the put of a tombstone, may not.
         over_dead: False: neither a tombstone nor an expired item is stored. A fan-out asks for it, to learn of a
             deletion that another store has missed before it is written over.
         exclusive: with ``absent``: of several writers who ask for it at once, one succeeds also in a fan-out, which
@@ -66,6 +66,11 @@ class Put:
     def version(self) -> str:
         return self.item.version
 
+    @property
+    def removes(self) -> bool:
+        """Whether nothing live is left by it: a tombstone is put."""
+        return self.item.deleted
+
 
 @dataclass(frozen=True, slots=True)
 class Delete:
@@ -81,15 +86,26 @@ class Delete:
     version: str
     condition: Condition = NEWER
 
+    @property
+    def removes(self) -> bool:
+        """Whether nothing live is left by it: always."""
+        return True
+
 
 Mutation = Put | Delete
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The mutation stands: it was applied now, or this very version had been applied before."""
+    """The mutation stands: it was applied now, or this very version had been applied before.
+
+    Args:
+        version: the mutation's.
+        partial: some stores of a fan-out did not answer, so that what they hold has had no say.
+    """
 
     version: str
+    partial: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +166,7 @@ def decide(mutation: Mutation, found: Item | None, now: int) -> Stored | Refused
     if found is not None and live is None and not condition.over_dead:
         return Refused("dead", version)
     if live is not None and condition.owner not in (None, live.owner):
-        claims = live.owner is None and isinstance(mutation, Put)
+        claims = live.owner is None and not mutation.removes
         if not claims:
             return Refused("owner", version, fields)
     if condition.absent and live is not None:

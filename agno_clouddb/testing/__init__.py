@@ -4,6 +4,7 @@
 * ``StoreMachine`` and ``run_state_machine``: the same by random sequences of calls, beside the reference model.
 * ``FaultyStore`` and ``CountingStore``: wrap a store to let it fail on purpose, or to count its calls. ``script``,
   ``RandomFaults`` and ``Unprocessed`` say which calls fail.
+* ``Proxy``: a connection to a service that can be cut, fall silent, slow down or be reset.
 * ``MemoryStore``: the reference model, a quick store for unit tests.
 * ``moto``, ``dynamodb_local``, ``firestore_emulator``: start an engine on a free port of this machine and stop it;
   EngineUnavailable says why one cannot run.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from agno_clouddb.testing.counting import CountingStore
     from agno_clouddb.testing.engines import EngineUnavailable, dynamodb_local, firestore_emulator, moto
     from agno_clouddb.testing.faults import Fault, FaultyStore, RandomFaults, Unprocessed, script
+    from agno_clouddb.testing.proxy import Proxy
     from agno_clouddb.testing.statemachine import StoreMachine, run_state_machine
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Fault",
     "FaultyStore",
     "MemoryStore",
+    "Proxy",
     "RandomFaults",
     "StoreConformance",
     "StoreMachine",
@@ -49,6 +52,7 @@ _MODULES = {
     "Fault": "testing.faults",
     "FaultyStore": "testing.faults",
     "MemoryStore": "stores.memory",
+    "Proxy": "testing.proxy",
     "RandomFaults": "testing.faults",
     "StoreConformance": "testing.conformance",
     "StoreMachine": "testing.statemachine",

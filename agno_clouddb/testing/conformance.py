@@ -13,6 +13,7 @@ from agno_clouddb.testing.conformance_ids import IdCases, InvalidCases
 from agno_clouddb.testing.conformance_items import AtomicCases, BulkCases, ItemCases
 from agno_clouddb.testing.conformance_payloads import PayloadCases
 from agno_clouddb.testing.conformance_queries import IndexCases, PageCases
+from agno_clouddb.testing.conformance_scan import ReplicationCases, ScanCases
 from agno_clouddb.testing.conformance_tasks import CancellationCases, ConcurrencyCases, LifecycleCases
 from agno_clouddb.testing.statemachine import run_state_machine
 
@@ -48,6 +49,8 @@ class StoreConformance(
     PageCases,
     CollectionCases,
     ProvisionCases,
+    ScanCases,
+    ReplicationCases,
     ConcurrencyCases,
     CancellationCases,
     LifecycleCases,

@@ -248,8 +248,8 @@ class ConformanceBase:
     @pytest_asyncio.fixture(scope="class", loop_scope="class")
     @classmethod
     async def full(cls, store: Store) -> Store:
-        """The same store with every collection provisioned."""
-        await store.provision()
+        """The same store with every collection provisioned, also that of a fan-out."""
+        await store.provision(replicated=True)
         return store
 
     @pytest_asyncio.fixture(loop_scope="class")

@@ -9,7 +9,7 @@ import pytest
 from agno_clouddb.errors import InvalidRecord, NotProvisioned
 from agno_clouddb.stores.base import Condition, Delete, Item, Key, Put, Query, Range, Store, Stored, Tally
 from agno_clouddb.stores.query import order_of
-from agno_clouddb.stores.schema import COLLECTIONS, RUNS, SESSIONS, Collection
+from agno_clouddb.stores.schema import COLLECTIONS, DECLARED, RUNS, SESSIONS, Collection
 from agno_clouddb.testing.conformance_base import (
     LONG_PAST,
     ConformanceBase,
@@ -26,7 +26,7 @@ from agno_clouddb.testing.conformance_queries import index_query, indexed
 
 __all__ = ["CollectionCases", "ProvisionCases"]
 
-OTHERS = [each for each in COLLECTIONS.values() if each not in (SESSIONS, RUNS)]
+OTHERS = [each for each in DECLARED.values() if each not in (SESSIONS, RUNS)]
 VALUES = ("1", "1#", "B", "a", "é", "😀")
 
 
@@ -51,7 +51,7 @@ class CollectionCases(ConformanceBase):
     async def test_items_of_every_collection_come_back_are_replaced_and_deleted(
         self, full: Store, samples: Samples
     ) -> None:
-        old, new = ([whole(samples, each, version) for each in COLLECTIONS.values()] for version in (1, 2))
+        old, new = ([whole(samples, each, version) for each in DECLARED.values()] for version in (1, 2))
         await fill(full, old)
         await expect(full, {item.key: item for item in old})
         puts = [Put(item, Condition(expected=stamp(1))) for item in new]
@@ -61,7 +61,7 @@ class CollectionCases(ConformanceBase):
         await expect(full, {item.key: None if n % 2 == 0 else item for n, item in enumerate(new)})
 
     async def test_one_id_in_every_collection_is_as_many_items(self, full: Store, samples: Samples) -> None:
-        items = [replace(whole(samples, each, 1), data=each.name) for each in COLLECTIONS.values()]
+        items = [replace(whole(samples, each, 1), data=each.name) for each in DECLARED.values()]
         assert await full.write([Put(item) for item in items], atomic=True) == (Stored(stamp(1)),) * len(items)
         await expect(full, {item.key: item for item in items})
 

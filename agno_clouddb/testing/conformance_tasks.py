@@ -39,6 +39,7 @@ CALLS: dict[str, Callable[[Store, Samples], Awaitable[object]]] = {
     "query": lambda store, samples: store.query(samples.query(), limit=10),
     "count": lambda store, samples: store.count(samples.query()),
     "tally": lambda store, samples: store.tally(samples.query(), "session_type"),
+    "scan": lambda store, samples: store.scan("sessions", limit=10),
 }
 
 
@@ -183,7 +184,7 @@ class LifecycleCases(ConformanceBase):
                 await fill(store, [samples.item()])
                 await expect(store, {samples.key(): samples.item()})
                 return
-            for call in ("get", "query", "count", "tally"):
+            for call in ("get", "query", "count", "tally", "scan"):
                 with pytest.raises(NotProvisioned):
                     await CALLS[call](store, samples)
             puts = [Put(samples.item("a")), Put(samples.run("r", 1))]

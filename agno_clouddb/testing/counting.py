@@ -15,6 +15,7 @@ from agno_clouddb.stores.base import (
     Page,
     Progress,
     Query,
+    Scan,
     Store,
     Tally,
 )
@@ -30,9 +31,10 @@ class CountingStore(WrapperStore):
         inner: the store to wrap; it is opened and closed with the wrapper.
 
     Attributes:
-        calls: how often ``get``, ``write``, ``query``, ``count``, ``tally`` and ``provision`` were called, by these
-            names; may be cleared at any time.
-        items: how many keys ``get`` was asked for, mutations ``write`` was given and items ``query`` returned.
+        calls: how often ``get``, ``write``, ``query``, ``count``, ``tally``, ``scan`` and ``provision`` were called, by
+            these names; may be cleared at any time.
+        items: how many keys ``get`` was asked for, mutations ``write`` was given, and items that ``query`` and
+            ``scan`` returned.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -49,11 +51,14 @@ class CountingStore(WrapperStore):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.calls["provision"] += 1
-        await super().provision(collections, wait_for_indexes=wait_for_indexes, progress=progress)
+        await super().provision(
+            collections, replicated=replicated, wait_for_indexes=wait_for_indexes, progress=progress
+        )
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         self.calls["get"] += 1
@@ -80,3 +85,9 @@ class CountingStore(WrapperStore):
     async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
         self.calls["tally"] += 1
         return await super().tally(query, by)
+
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        self.calls["scan"] += 1
+        scan = await super().scan(collection, limit=limit, since=since, cursor=cursor)
+        self.items["scan"] += len(scan.entries)
+        return scan

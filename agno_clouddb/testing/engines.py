@@ -4,7 +4,11 @@
         ...  # dynamodb://us-east-1?endpoint_url=http://127.0.0.1:40123
 
 They listen on a free port of loopback (DynamoDB Local, which has no option for it, on all interfaces) and end with the
-block, and so do all their child processes, in whatever way the program ends. Every start is an empty engine.
+block, and so do all their child processes, in whatever way the program ends. Every start is an empty engine, unless it
+is given a folder.
+
+``dynamodb_local_engine`` and ``firestore_emulator_engine`` yield an Engine, which can be stopped, killed and started
+again.
 """
 
 from __future__ import annotations
@@ -19,18 +23,22 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from agno_clouddb.errors import CloudDBError
-from agno_clouddb.testing.process import HOST, EngineFailed, serving
+from agno_clouddb.testing.process import HOST, EngineFailed, Server, serving, supervised
 
 __all__ = [
+    "Engine",
     "EngineFailed",
     "EngineUnavailable",
     "available",
     "cache_folder",
     "dynamodb_local",
+    "dynamodb_local_engine",
     "firestore_emulator",
+    "firestore_emulator_engine",
     "moto",
 ]
 
@@ -45,6 +53,19 @@ _START = 120.0  # seconds; an idle machine needs under 10
 
 class EngineUnavailable(CloudDBError):
     """An engine cannot be started on this machine for want of a program or package; says which and how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that runs.
+
+    Args:
+        url: for ``connect``; stays the same when it is started again.
+        server: its process, with ``pause``, ``resume``, ``kill`` and ``start``; all of them block.
+    """
+
+    url: str
+    server: Server
 
 
 def available() -> dict[str, EngineUnavailable | None]:
@@ -74,7 +95,7 @@ def moto() -> Iterator[str]:
         EngineFailed: it did not start.
     """
     _require(_moto_missing())
-    command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p"]
+    command = [sys.executable, "-m", "agno_clouddb.testing.moto_server", HOST]
     with serving("moto", lambda port: [*command, str(port)], within=_START) as port:
         yield _dynamodb_url(port)
 
@@ -85,6 +106,10 @@ def dynamodb_local() -> Iterator[str]:
 
     The first start fetches it (56 MB) into ``cache_folder()`` with npm; Java runs it.
 
+    It adds an index to a table that exists within a second or two while it holds few tables, and in minutes when it
+    holds a hundred: ten threads share that work and the removal of expired items, for which each table takes one of
+    them 10 seconds for each 20 items.
+
     Yields:
         ``dynamodb://us-east-1?endpoint_url=http://127.0.0.1:PORT``
 
@@ -92,12 +117,24 @@ def dynamodb_local() -> Iterator[str]:
         EngineUnavailable: Java is missing, or npm when it is to be fetched, or it could not be fetched.
         EngineFailed: it did not start.
     """
+    with dynamodb_local_engine() as engine:
+        yield engine.url
+
+
+@contextmanager
+def dynamodb_local_engine(folder: Path | None = None) -> Iterator[Engine]:
+    """DynamoDB Local as an Engine; raises what ``dynamodb_local`` raises.
+
+    Args:
+        folder: keeps its data there, in a SQLite file, over ends and starts; None: in memory.
+    """
     _require(_dynamodb_local_missing())
-    folder = _fetched() or _fetch()
+    program = _fetched() or _fetch()
     java = ["java", "-Djava.library.path=DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar"]
-    command = [*java, "-inMemory", "-disableTelemetry", "-port"]
-    with serving("DynamoDB Local", lambda port: [*command, str(port)], within=_START, cwd=folder) as port:
-        yield _dynamodb_url(port)
+    data = ["-inMemory"] if folder is None else ["-sharedDb", "-dbPath", str(folder.resolve())]
+    command = [*java, *data, "-disableTelemetry", "-port"]
+    with supervised("DynamoDB Local", lambda port: [*command, str(port)], within=_START, cwd=program) as server:
+        yield Engine(_dynamodb_url(server.port), server)
 
 
 @contextmanager
@@ -113,19 +150,29 @@ def firestore_emulator() -> Iterator[str]:
         EngineUnavailable: gcloud, its emulator component or Java is missing.
         EngineFailed: it did not start.
     """
+    with firestore_emulator_engine() as engine:
+        yield engine.url
+
+
+@contextmanager
+def firestore_emulator_engine() -> Iterator[Engine]:
+    """The Firestore emulator as an Engine, which is empty again when it is started again.
+
+    Raises what ``firestore_emulator`` raises.
+    """
     _require(_firestore_missing())
     command = ["gcloud", "emulators", "firestore", "start", "--quiet", "--host-port"]
     with (
         # gcloud writes its settings and logs where this says; the user's own stay as they are.
         tempfile.TemporaryDirectory(prefix="agno_clouddb-gcloud-", ignore_cleanup_errors=True) as config,
-        serving(
+        supervised(
             "the Firestore emulator",
             lambda port: [*command, f"{HOST}:{port}"],
             within=_START,
             env={"CLOUDSDK_CONFIG": config, "CLOUDSDK_CORE_PROJECT": _PROJECT},
-        ) as port,
+        ) as server,
     ):
-        yield f"firestore://{_PROJECT}?emulator_host={HOST}:{port}"
+        yield Engine(f"firestore://{_PROJECT}?emulator_host={HOST}:{server.port}", server)
 
 
 def cache_folder() -> Path:

@@ -20,8 +20,10 @@ from agno_clouddb.stores.base import (
     Page,
     Progress,
     Query,
+    Scan,
     Store,
     Tally,
+    check_scan,
     check_write,
     chosen,
 )
@@ -29,10 +31,10 @@ from agno_clouddb.stores.wrapper import WrapperStore
 
 __all__ = ["Call", "Fault", "FaultyStore", "Plan", "RandomFaults", "Unprocessed", "script"]
 
-Call = Literal["provision", "get", "write", "query", "count", "tally"]
+Call = Literal["provision", "get", "write", "query", "count", "tally", "scan"]
 """The calls that can fail."""
 
-CALLS: tuple[Call, ...] = ("provision", "get", "write", "query", "count", "tally")
+CALLS: tuple[Call, ...] = ("provision", "get", "write", "query", "count", "tally", "scan")
 
 _BEFORE = ("refused", "request lost")
 
@@ -184,13 +186,16 @@ class FaultyStore(WrapperStore):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        names = chosen(collections)
+        chosen(collections)
         await self._read(
             "provision",
-            lambda: self.inner.provision(names, wait_for_indexes=wait_for_indexes, progress=progress),
+            lambda: self.inner.provision(
+                collections, replicated=replicated, wait_for_indexes=wait_for_indexes, progress=progress
+            ),
         )
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
@@ -215,6 +220,14 @@ class FaultyStore(WrapperStore):
     async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
         query.check_field(by)
         return await self._read("tally", lambda: self.inner.tally(query, by), query.collection)
+
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        check_scan(collection, limit, since)
+        return await self._read(
+            "scan",
+            lambda: self.inner.scan(collection, limit=limit, since=since, cursor=cursor),
+            collection,
+        )
 
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
         check_write(self, mutations, atomic)

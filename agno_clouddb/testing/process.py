@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from agno_clouddb.errors import CloudDBError
 
-__all__ = ["HOST", "EngineFailed", "free_port", "serving"]
+__all__ = ["HOST", "EngineFailed", "Server", "free_port", "serving", "supervised"]
 
 HOST = "127.0.0.1"
 
@@ -66,38 +67,104 @@ def serving(
     Raises:
         EngineFailed: it ended before it answered, or did not answer in time.
     """
-    server = _start(name, command, within, cwd, env)
-    try:
+    with supervised(name, command, within=within, cwd=cwd, env=env) as server:
         yield server.port
+
+
+@contextmanager
+def supervised(
+    name: str,
+    command: Callable[[int], Sequence[str]],
+    *,
+    within: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """The same with the server itself, which can be stopped, killed and started again; see ``serving``."""
+    server = Server(name, command, within, cwd, env)
+    server.start()
+    try:
+        yield server
     finally:
         server.stop()
 
 
-def _start(
-    name: str,
-    command: Callable[[int], Sequence[str]],
-    within: float,
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-) -> _Server:
-    deadline = time.monotonic() + within
-    for attempt in range(1, _ATTEMPTS + 1):
-        port = free_port()
-        server = _Server(command(port), port, cwd, env)
-        try:
-            problem = server.wait(deadline)
-        except BaseException:
-            server.stop()
-            raise
-        if not problem:
-            return server
-        log = server.stop()
-        if _TAKEN not in log or attempt == _ATTEMPTS:
-            break
-    raise EngineFailed(f"{name} {problem}; the end of its log:\n{log}")
+class Server:
+    """A server process with all its children. ``supervised`` makes one.
+
+    Args:
+        name, command, within, cwd, env: as for ``serving``.
+
+    Attributes:
+        port: where it listens; stays the same when it is started again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Callable[[int], Sequence[str]],
+        within: float,
+        cwd: Path | None,
+        env: Mapping[str, str] | None,
+    ) -> None:
+        self.port = 0
+        self._name = name
+        self._command = command
+        self._within = within
+        self._cwd = cwd
+        self._env = env
+        self._run: _Run | None = None
+
+    def start(self) -> None:
+        """Start it, at first on a port that is free and then on the same again, and wait until it answers.
+
+        Raises:
+            EngineFailed: it ended before it answered, or did not answer in time.
+        """
+        deadline = time.monotonic() + self._within
+        attempts = 1 if self.port else _ATTEMPTS
+        for attempt in range(1, attempts + 1):
+            port = self.port or free_port()
+            run = _Run(self._command(port), port, self._cwd, self._env)
+            try:
+                problem = run.wait(deadline)
+            except BaseException:
+                run.stop()
+                raise
+            if not problem:
+                self.port, self._run = port, run
+                return
+            log = run.stop()
+            if _TAKEN not in log or attempt == attempts:
+                break
+        raise EngineFailed(f"{self._name} {problem}; the end of its log:\n{log}")
+
+    def pause(self) -> None:
+        """Stop it where it is (SIGSTOP): the system goes on accepting its connections, and nothing answers them."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill it and all its children (SIGKILL), and wait until they are gone."""
+        self._signal(signal.SIGKILL)
+        self.stop()
+
+    def stop(self) -> None:
+        """End it in order; harmless when it is not running."""
+        if self._run is not None:
+            self._run.stop()
+            self._run = None
+
+    def _signal(self, signum: signal.Signals) -> None:
+        if self._run is None:
+            raise EngineFailed(f"{self._name} is not running")
+        self._run.send(signum, self._name)
 
 
-class _Server:
+class _Run:
     def __init__(self, command: Sequence[str], port: int, cwd: Path | None, env: Mapping[str, str] | None) -> None:
         self.port = port
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop()
@@ -133,6 +200,15 @@ class _Server:
         size = os.fstat(self._log.fileno()).st_size
         # The server shares the file's position, so that a seek would make it write elsewhere.
         return os.pread(self._log.fileno(), _TAIL, max(0, size - _TAIL)).decode(errors="replace")
+
+    def send(self, signum: signal.Signals, name: str) -> None:
+        """Send a signal to the server, which errors call ``name``, and to all its children."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(bytes([signum]))
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise EngineFailed(f"{name} has ended by itself; the end of its log:\n{self._tail()}") from error
 
     def stop(self) -> str:
         """End the server and all its children; returns the end of its log."""

@@ -2,7 +2,8 @@
 
 An emulator may be a wrapper whose children outlive it, and a test run may end without running any of its own code, as
 on SIGKILL. So the command gets a process group of its own, and this supervisor ends that whole group as soon as its
-standard input, a pipe from the test run, is closed by whatever way the test run comes to its end.
+standard input, a pipe from the test run, is closed by whatever way the test run comes to its end. Each byte that it
+reads there is the number of a signal, which it sends to the group.
 
 The module imports nothing but the standard library, since it is run by path.
 """
@@ -31,8 +32,11 @@ def main(command: list[str]) -> int:
         # A child that the test run has forked holds the pipe open too, hence the look at the parent.
         while child.poll() is None and os.getppid() == parent:
             readable, _, _ = select.select([0], [], [], _POLL)
-            if readable and not os.read(0, 1):
-                break
+            if readable:
+                signum = os.read(0, 1)
+                if not signum:
+                    break
+                _signal_group(child, signum[0])
     finally:
         _end_group(child)
     return child.returncode
@@ -45,6 +49,7 @@ def _leave(signum: int, frame: FrameType | None) -> None:
 def _end_group(child: subprocess.Popen[bytes]) -> None:
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
+    _signal_group(child, signal.SIGCONT)  # what is stopped would not hear of SIGTERM
     for signum in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + _GRACE
         left = _signal_group(child, signum)

@@ -89,6 +89,20 @@ class TestCheckJson:
         with pytest.raises(InvalidRecord):
             check_json(value)
 
+    def test_a_value_twice_inside_itself_is_invalid_rather_than_endless(self) -> None:
+        value: list[Any] = []
+        value += [value, value]
+        with pytest.raises(InvalidRecord, match="nested"):
+            check_json(value)
+
+    def test_a_level_of_any_width_passes_and_what_is_wrong_in_it_is_named(self) -> None:
+        wide: list[Any] = [[None] * 300 for _ in range(300)]
+        check_json(wide)
+        wide[299][299] = {1}
+        with pytest.raises(InvalidRecord) as raised:
+            check_json(wide)
+        assert raised.value.path == "data[299][299]"
+
     def test_a_long_path_is_shortened(self) -> None:
         with pytest.raises(InvalidRecord) as caught:
             check_json({"k" * 1_000: {"end": math.nan}})

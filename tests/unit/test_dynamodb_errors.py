@@ -109,3 +109,12 @@ def test_a_missing_table_is_said_to_need_provisioning() -> None:
     assert isinstance(error, NotProvisioned)
     assert error.collection == "runs"
     assert "provision" in str(error)
+
+
+def test_a_missing_index_is_said_to_need_provisioning_again() -> None:
+    missing = answer("ValidationException", message="The table does not have the specified index: x")
+    error = error_of(missing, "query", store="dynamodb://x", collection="runs", index="shard-version-index")
+    assert isinstance(error, NotProvisioned)
+    assert error.collection == "runs"
+    assert "provision()` again" in error.remedy
+    assert "shard-version-index" in error.remedy

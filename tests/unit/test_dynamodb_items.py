@@ -20,7 +20,7 @@ from agno_clouddb.stores.dynamodb.items import (
     to_attributes,
 )
 from agno_clouddb.stores.dynamodb.tables import layouts
-from agno_clouddb.stores.schema import COLLECTIONS
+from agno_clouddb.stores.schema import COLLECTIONS, DECLARED
 
 VERSION = "00000000000a-0000-000000000000"
 LAYOUTS = layouts("agno_")
@@ -50,7 +50,7 @@ def test_a_place_is_above_a_value_exactly_when_its_own_value_is_not_below(value:
 
 
 @given(
-    st.sampled_from(sorted(COLLECTIONS)),
+    st.sampled_from(sorted(DECLARED)),
     ids,
     ids,
     st.lists(ids, min_size=12, max_size=12),
@@ -69,11 +69,23 @@ def test_an_item_comes_back_from_its_attributes(
     assert type(row.item.data) is type(data)
 
 
-def test_a_tombstone_is_in_no_index() -> None:
+def test_a_tombstone_is_in_no_index_but_that_by_version() -> None:
     for name, layout in LAYOUTS.items():
         key = Key(name, "a", "p" if layout.collection.parent_field else None)
         attributes = to_attributes(Item(key, VERSION, deleted=True, expires_at=5), layout, 1)
-        assert attributes.keys() == {*layout.table.keys, "version", "expires_at", "deleted"}
+        assert attributes.keys() == {*layout.table.keys, "shard", "version", "expires_at", "deleted"}
+        table = layout.replicated()
+        in_them = [each.name for each in (*table.local, *table.global_) if {each.partition, each.sort} <= {*attributes}]
+        assert in_them == (["shard-version-index"] if name in COLLECTIONS else [])
+
+
+@pytest.mark.parametrize("name", sorted(DECLARED))
+def test_every_item_has_a_shard_by_its_own_id(name: str) -> None:
+    layout = LAYOUTS[name]
+    parent = "p" if layout.collection.parent_field else None
+    for each in ("a", "b", "c", "d"):
+        attributes = to_attributes(Item(Key(name, each, parent), VERSION), layout, 3)
+        assert attributes["shard"] == {"S": shard_of(each, 3)}
 
 
 def test_chunk_keys_of_different_items_and_versions_differ() -> None:
@@ -93,7 +105,7 @@ def test_size_counts_names_and_values_in_bytes() -> None:
     assert size_of({"ab": {"S": "é"}, "c": {"B": b"123"}, "d": {"BOOL": True}, "e": {"N": "5"}}) == 4 + 4 + 22 + 22
 
 
-@pytest.mark.parametrize("name", sorted(COLLECTIONS))
+@pytest.mark.parametrize("name", sorted(DECLARED))
 def test_the_largest_inline_item_leaves_room_for_its_entries_in_local_indexes(name: str) -> None:
     layout = LAYOUTS[name]
     entries = sum(len(index.partition) + len(index.sort) + 2 * SORT_KEY_BYTES for index in layout.table.local)

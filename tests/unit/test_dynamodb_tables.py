@@ -12,7 +12,7 @@ from agno_clouddb.stores.dynamodb.expressions import Attribute, text
 from agno_clouddb.stores.dynamodb.items import composite, row_of, to_attributes
 from agno_clouddb.stores.dynamodb.lists import Plan, plan
 from agno_clouddb.stores.dynamodb.tables import TableIndex, chunk_table, layouts
-from agno_clouddb.stores.schema import RUNS, SESSIONS, SHARD, Collection, Index
+from agno_clouddb.stores.schema import COLLECTIONS, RUNS, SESSIONS, SHARD, Collection, Index
 
 LAYOUTS = layouts("agno_")
 BY_USER = Query("sessions", "created_at", equals={"user_id": "ann"})
@@ -63,6 +63,34 @@ def test_exactly_the_key_attributes_are_defined() -> None:
         assert {each["AttributeName"] for each in request["AttributeDefinitions"]} == used
 
 
+@pytest.mark.parametrize("name", sorted(COLLECTIONS))
+def test_a_store_of_a_fan_out_has_an_index_by_version_on_each_table_and_no_other_store_has(name: str) -> None:
+    table, replicated = LAYOUTS[name].table, LAYOUTS[name].replicated()
+    index = {
+        "IndexName": "shard-version-index",
+        "KeySchema": [
+            {"AttributeName": "shard", "KeyType": "HASH"},
+            {"AttributeName": "version", "KeyType": "RANGE"},
+        ],
+        "Projection": {"ProjectionType": "KEYS_ONLY"},
+    }
+    before = table.create_request().get("GlobalSecondaryIndexes", [])
+    assert index not in before
+    assert replicated.create_request()["GlobalSecondaryIndexes"] == [*before, index]
+    assert {each["AttributeName"] for each in replicated.create_request()["AttributeDefinitions"]} == {
+        *(each["AttributeName"] for each in table.create_request()["AttributeDefinitions"]),
+        "shard",
+        "version",
+    }
+
+
+def test_what_a_fan_out_keeps_for_itself_has_an_ordinary_table_without_an_index_by_version() -> None:
+    request = LAYOUTS["replication"].replicated().create_request()
+    assert request["TableName"] == "agno_replication"
+    assert [each["AttributeName"] for each in request["KeySchema"]] == ["id"]
+    assert [each["IndexName"] for each in request["GlobalSecondaryIndexes"]] == ["target-missed-index"]
+
+
 @pytest.mark.parametrize(
     "declared",
     [
@@ -75,7 +103,7 @@ def test_exactly_the_key_attributes_are_defined() -> None:
     ],
 )
 def test_an_attribute_cannot_serve_in_two_ways(declared: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agno_clouddb.stores.dynamodb.tables.COLLECTIONS", {"things": declared})
+    monkeypatch.setattr("agno_clouddb.stores.dynamodb.tables.DECLARED", {"things": declared})
     with pytest.raises(ValueError, match="things"):
         layouts("")
 
@@ -87,7 +115,7 @@ def test_a_field_that_selects_and_orders_is_two_attributes(
     indexes: tuple[Index, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared = Collection("things", "id", ("a", "b"), indexes)
-    monkeypatch.setattr("agno_clouddb.stores.dynamodb.tables.COLLECTIONS", {"things": declared})
+    monkeypatch.setattr("agno_clouddb.stores.dynamodb.tables.DECLARED", {"things": declared})
     layout = layouts("")["things"]
     assert layout.composites["b"] == "b_sort"
     assert layout.table.global_[0] == TableIndex(

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from agno_clouddb.cli.commands import app
 from agno_clouddb.stores.dynamodb.tables import Table, chunk_table, layouts
 from agno_clouddb.stores.dynamodb.templates import cloudformation, terraform
+from agno_clouddb.stores.schema import COLLECTIONS, DECLARED
 
 PREFIX = "mine_"
-TABLES = [*(layout.table for layout in layouts(PREFIX).values()), chunk_table(PREFIX)]
+TABLES = [*(layouts(PREFIX)[name].table for name in COLLECTIONS), chunk_table(PREFIX)]
 LARGEST_TEMPLATE = 51_200  # bytes of a template that is sent with the request, and not by way of S3
 
 
@@ -48,9 +51,37 @@ def test_both_have_every_table_once() -> None:
     assert sorted(each["name"] for each in terraform(PREFIX)["resource"]["aws_dynamodb_table"].values()) == names
 
 
-def test_cloudformations_own_linter_finds_no_error(tmp_path: Path) -> None:
+def test_a_fan_out_has_one_more_table_and_an_index_by_version_on_those_of_records() -> None:
+    tables = [*(layouts(PREFIX)[name].replicated() for name in DECLARED), chunk_table(PREFIX)]
+    made = [each["Properties"] for each in cloudformation(PREFIX, fan_out=True)["Resources"].values()]
+    assert [each.create_request().items() <= found.items() for each, found in zip(tables, made, strict=True)] == [
+        True for _ in tables
+    ]
+    blocks = terraform(PREFIX, fan_out=True)["resource"]["aws_dynamodb_table"]
+    indexed = [
+        name
+        for name, each in blocks.items()
+        if {"name": "shard-version-index", "projection_type": "KEYS_ONLY", "hash_key": "shard", "range_key": "version"}
+        in each.get("global_secondary_index", [])
+    ]
+    assert indexed == [*COLLECTIONS]
+    assert list(blocks) == [*DECLARED, "chunks"]
+
+
+@pytest.mark.parametrize("format", ["cloudformation", "terraform"])
+def test_the_command_prints_what_a_fan_out_needs_only_when_asked(format: str) -> None:
+    make = {"cloudformation": cloudformation, "terraform": terraform}[format]
+    for options, fan_out in (([], False), (["--fan-out"], True)):
+        arguments = ["schema", "dynamodb", "--prefix", PREFIX, "--format", format, *options]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0
+        assert json.loads(result.stdout) == make(PREFIX, fan_out=fan_out)
+
+
+@pytest.mark.parametrize("fan_out", [False, True])
+def test_cloudformations_own_linter_finds_no_error(tmp_path: Path, fan_out: bool) -> None:
     path = tmp_path / "template.json"
-    path.write_text(json.dumps(cloudformation(PREFIX)), encoding="utf-8")
+    path.write_text(json.dumps(cloudformation(PREFIX, fan_out=fan_out)), encoding="utf-8")
     program = "from cfnlint.runner import main; main()"
     command = [sys.executable, "-c", program, "--non-zero-exit-code", "error", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -58,7 +89,7 @@ def test_cloudformations_own_linter_finds_no_error(tmp_path: Path) -> None:
 
 
 def test_the_cloudformation_template_can_be_sent_with_the_request() -> None:
-    assert len(json.dumps(cloudformation("p" * 200), indent=2)) <= LARGEST_TEMPLATE
+    assert len(json.dumps(cloudformation("p" * 200, fan_out=True), indent=2)) <= LARGEST_TEMPLATE
 
 
 def test_the_properties_are_the_parameters_that_provision_sends(table: Table) -> None:

@@ -8,7 +8,14 @@ from typing import Any, Self
 import grpc.aio
 import pytest
 from google.auth.credentials import AnonymousCredentials
-from google.cloud.firestore_admin_v1.types import Index, ListIndexesRequest, ListIndexesResponse
+from google.cloud.firestore_admin_v1.types import (
+    Field,
+    Index,
+    ListFieldsRequest,
+    ListFieldsResponse,
+    ListIndexesRequest,
+    ListIndexesResponse,
+)
 from google.cloud.firestore_v1.async_client import AsyncClient
 from google.cloud.firestore_v1.services.firestore import FirestoreAsyncClient
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport
@@ -17,7 +24,7 @@ from google.cloud.firestore_v1.types import document, firestore
 from agno_clouddb.errors import ConfigurationError, IndexNotReady, InvalidRecord, StoreUnavailable, Throttled
 from agno_clouddb.stores.firestore import FirestoreStore
 from agno_clouddb.stores.firestore.admin import MAX_WAIT_SECONDS, State, await_indexes
-from agno_clouddb.stores.firestore.indexes import Composite, composite_indexes
+from agno_clouddb.stores.firestore.indexes import Composite, composite_indexes, group_indexes
 
 BY_USER = Composite("x_memories", "user_id", "updated_at", True)
 BY_TEAM = Composite("x_memories", "team_id", "updated_at", True)
@@ -46,7 +53,7 @@ async def test_indexes_that_are_built_are_not_waited_for() -> None:
     service = Service({BY_USER: "ready", BY_TEAM: "ready"})
     await service.wait()
     assert service.pauses == []
-    assert service.said == ["firestore://p: 2 of 2 composite indexes are ready"]
+    assert service.said == ["firestore://p: 2 of 2 indexes are ready"]
 
 
 async def test_each_change_is_told_once_until_all_are_ready() -> None:
@@ -69,7 +76,7 @@ async def test_each_change_is_told_once_until_all_are_ready() -> None:
 
 async def test_every_missing_index_is_named_at_once() -> None:
     service = Service({Composite("x_memories", "user_id", "updated_at", False): "ready"})
-    with pytest.raises(IndexNotReady, match="2 of 2 composite indexes are missing") as caught:
+    with pytest.raises(IndexNotReady, match="2 of 2 indexes are missing") as caught:
         await service.wait()
     assert caught.value.index == f"{BY_USER}; {BY_TEAM}"
     assert "agno-clouddb schema" in str(caught.value)
@@ -104,11 +111,20 @@ def deployed(each: Composite, state: str = "READY") -> Index:
     return index(each.group, (each.field, "ASCENDING"), (each.sort, each.order), ("__name__", each.order), state=state)
 
 
+def overridden(group: str, *indexes: tuple[str, str], state: str = "READY", path: str = "version") -> Field:
+    """A field of a collection group with the indexes, by scope and order, that it has instead of the automatic ones."""
+    own = [index(group, (path, order), scope=scope, state=state) for scope, order in indexes]
+    name = f"projects/p/databases/(default)/collectionGroups/{group}/fields/{path}"
+    return Field(name=name, index_config=Field.IndexConfig(indexes=own))
+
+
 class Server:
     """A server with the methods that provisioning calls, on a port of its own."""
 
     def __init__(self) -> None:
         self.pages: list[list[Index]] = []
+        self.fields: list[list[Field]] = [[]]
+        self.fields_asked: list[tuple[str, str]] = []
         self.requests: list[tuple[str, str]] = []
         self.code: grpc.StatusCode | None = None
         self._server = grpc.aio.server()
@@ -122,6 +138,11 @@ class Server:
                 self._list,
                 ListIndexesRequest,
                 ListIndexesResponse,
+            ),
+            "/google.firestore.admin.v1.FirestoreAdmin/ListFields": (
+                self._list_fields,
+                ListFieldsRequest,
+                ListFieldsResponse,
             ),
         }
         for path, (call, request, response) in methods.items():
@@ -143,6 +164,12 @@ class Server:
         page = int(request.page_token or 0)
         following = str(page + 1) if page + 1 < len(self.pages) else ""
         return ListIndexesResponse(indexes=self.pages[page], next_page_token=following)
+
+    async def _list_fields(self, request: Any, context: Any) -> ListFieldsResponse:
+        self.fields_asked.append((request.parent, request.filter))
+        page = int(request.page_token or 0)
+        following = str(page + 1) if page + 1 < len(self.fields) else ""
+        return ListFieldsResponse(fields=self.fields[page], next_page_token=following)
 
     async def __aenter__(self) -> Self:
         await self._server.start()
@@ -182,7 +209,7 @@ async def test_the_indexes_of_the_chosen_collections_are_asked_for_on_every_page
     server.pages = [[deployed(each) for each in wanted[:2]], [], [deployed(each) for each in wanted[2:]]]
     said: list[str] = []
     await store.provision(["memories"], wait_for_indexes=True, progress=said.append)
-    assert said == [f"firestore://p: {len(wanted)} of {len(wanted)} composite indexes are ready"]
+    assert said == [f"firestore://p: {len(wanted)} of {len(wanted)} indexes are ready"]
     parent = "projects/p/databases/(default)/collectionGroups/-"
     assert [asked for asked, _ in server.requests] == [parent] * 3
     assert all(routed.startswith("parent=projects/p/databases/") for _, routed in server.requests)
@@ -224,6 +251,62 @@ async def test_a_collection_without_composite_indexes_is_not_asked_about(store: 
     await store.provision(["runs", "spans"], wait_for_indexes=True)
     await store.provision(["memories"])
     assert server.requests == []
+
+
+GROUP, COLLECTION = "COLLECTION_GROUP", "COLLECTION"
+
+
+async def test_a_store_of_a_fan_out_waits_for_its_own_collection_and_the_versions_of_children(
+    store: FirestoreStore, server: Server
+) -> None:
+    wanted = [*composite_indexes(["memories", "replication"], "x_"), *group_indexes(["runs", "spans"], "x_")]
+    server.pages = [[deployed(each) for each in wanted if not each.whole_group]]
+    automatic = [(COLLECTION, "ASCENDING"), (COLLECTION, "DESCENDING")]
+    server.fields = [
+        [overridden("runs", *automatic, (GROUP, "ASCENDING"))],
+        [],
+        [overridden("x_runs", path="data"), overridden("spans", *automatic, (GROUP, "ASCENDING"))],
+    ]
+    said: list[str] = []
+    names = ["memories", "runs", "spans"]
+    await store.provision(names, replicated=True, wait_for_indexes=True, progress=said.append)
+    assert said == [f"firestore://p: {len(wanted)} of {len(wanted)} indexes are ready"]
+    parent = "projects/p/databases/(default)/collectionGroups/-"
+    assert server.fields_asked == [(parent, "indexConfig.usesAncestorConfig:false")] * 3
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        overridden("runs", (COLLECTION, "ASCENDING"), (GROUP, "DESCENDING")),
+        overridden("runs", (GROUP, "ASCENDING"), path="generation"),
+        overridden("x_runs", (GROUP, "ASCENDING")),
+    ],
+    ids=["another order", "another field", "another group"],
+)
+async def test_a_version_of_children_without_an_index_of_the_group_is_named(
+    store: FirestoreStore, server: Server, field: Field
+) -> None:
+    server.pages = [[deployed(each) for each in composite_indexes(["replication"], "x_")]]
+    server.fields = [[field]]
+    with pytest.raises(IndexNotReady, match="1 of 3 indexes are missing") as caught:
+        await store.provision(["runs"], replicated=True, wait_for_indexes=True)
+    assert caught.value.index == "collection group runs (version ASCENDING)"
+
+
+async def test_an_index_of_a_group_that_has_failed_is_not_waited_for(store: FirestoreStore, server: Server) -> None:
+    server.pages = [[deployed(each) for each in composite_indexes(["replication"], "x_")]]
+    server.fields = [[overridden("runs", (GROUP, "ASCENDING"), state="NEEDS_REPAIR")]]
+    with pytest.raises(IndexNotReady, match="deployed anew") as caught:
+        await store.provision(["runs"], replicated=True, wait_for_indexes=True)
+    assert caught.value.index == "collection group runs (version ASCENDING)"
+
+
+async def test_fields_are_asked_about_only_for_children(store: FirestoreStore, server: Server) -> None:
+    server.pages = [[deployed(each) for each in composite_indexes(["memories", "replication"], "x_")]]
+    await store.provision(["memories"], replicated=True, wait_for_indexes=True)
+    await store.provision(["memories"], wait_for_indexes=True)
+    assert (len(server.requests), server.fields_asked) == (2, [])
 
 
 async def test_a_permission_that_is_missing_is_named(store: FirestoreStore, server: Server) -> None:

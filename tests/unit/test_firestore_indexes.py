@@ -20,7 +20,7 @@ from agno_clouddb.stores.firestore.documents import RESERVED
 from agno_clouddb.stores.firestore.indexes import firestore_indexes, indexes_for
 from agno_clouddb.stores.firestore.names import Layout
 from agno_clouddb.stores.firestore.queries import exact, structured
-from agno_clouddb.stores.schema import COLLECTIONS, Collection
+from agno_clouddb.stores.schema import DECLARED, Collection
 
 PREFIX = "x_"
 BY_START = Query("spans", "start_time", parent="t1")
@@ -79,7 +79,7 @@ def served(message: Any, generated: dict[str, Any]) -> bool:
     return equal <= merged
 
 
-@pytest.mark.parametrize("declared", COLLECTIONS.values(), ids=COLLECTIONS)
+@pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
 def test_every_query_is_served(declared: Collection) -> None:
     generated = firestore_indexes(PREFIX)
     checked = 0
@@ -92,7 +92,7 @@ def test_every_query_is_served(declared: Collection) -> None:
 
 def test_each_composite_index_is_needed() -> None:
     generated = firestore_indexes(PREFIX)
-    for declared in COLLECTIONS.values():
+    for declared in DECLARED.values():
         group = LAYOUT.collection_id(declared.name)
         indexes = [each for each in generated["indexes"] if each["collectionGroup"] == group]
         messages = [structured(query, LAYOUT) for query in queries(declared) if len(query.equals) == 1]
@@ -219,7 +219,7 @@ def test_the_indexes_that_a_query_needs_are_named_as_they_are_deployed() -> None
 
 def test_payloads_are_exempt_and_time_to_live_is_on_in_every_collection() -> None:
     overrides = firestore_indexes(PREFIX)["fieldOverrides"]
-    groups = [LAYOUT.collection_id(name) for name in COLLECTIONS]
+    groups = [LAYOUT.collection_id(name) for name in DECLARED]
     assert {"x_sessions", "runs", "spans", "x_traces"} <= set(groups)
     for group in (*groups, "chunks"):
         assert {"collectionGroup": group, "fieldPath": "data", "indexes": []} in overrides
@@ -231,6 +231,6 @@ def test_the_indexes_are_fewer_than_a_database_may_have() -> None:
     assert len(firestore_indexes(PREFIX)["indexes"]) <= 200
 
 
-@pytest.mark.parametrize("declared", COLLECTIONS.values(), ids=COLLECTIONS)
+@pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
 def test_no_field_has_a_name_that_documents_use_themselves(declared: Collection) -> None:
     assert RESERVED.isdisjoint(declared.fields)

@@ -55,6 +55,45 @@ def test_a_child_is_in_a_subcollection_of_its_parents_document() -> None:
     assert layout.chunk(name, "v", 3) == f"{name}/chunks/v-0003"
 
 
+def test_the_key_of_a_document_is_in_its_name() -> None:
+    layout = Layout("projects/p/databases/(default)/documents", "x_")
+    for key in (Key("sessions", "a/b"), Key("runs", "r.1", "s/1"), Key("spans", "_", "."), Key("replication", "runs")):
+        assert layout.key_at(layout.document(key), key.collection) == key
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "x_sessions/s/other/o/runs/r",
+        "y_sessions/s/runs/r",
+        "x_sessions2/s/runs/r",
+        "x_traces/s/runs/r",
+        "x_sessions/s/runs/r/runs/r",
+        "runs/r",
+    ],
+)
+def test_a_document_elsewhere_has_no_key(path: str) -> None:
+    layout = Layout("projects/p/databases/d/documents", "x_")
+    assert layout.key_at(f"{layout.root}/{path}", "runs") is None
+    assert layout.is_document(path, "runs")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "runs",
+        "x_sessions/s/runs",
+        "x_sessions/s",
+        "x_sessions//runs/r",
+        "x_sessions/../runs/r",
+        "runs/" + "r" * 1501,
+    ],
+)
+def test_a_path_that_cannot_be_of_a_document_of_the_collection_is_none(path: str) -> None:
+    assert not Layout("projects/p/databases/d/documents", "x_").is_document(path, "runs")
+
+
 @pytest.mark.parametrize("prefix", ["a/b", "__a", "a\n", "x" * 201])
 def test_a_prefix_that_no_collection_can_begin_with_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigurationError, match="prefix"):

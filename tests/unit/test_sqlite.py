@@ -18,7 +18,7 @@ from agno_clouddb.errors import CloudDBError, ConfigurationError, LifecycleError
 from agno_clouddb.stores.base import Condition, Delete, Failed, Item, Key, Mutation, Put, Query, Range, Refused, Stored
 from agno_clouddb.stores.clock import HybridClock
 from agno_clouddb.stores.memory import MemoryStore
-from agno_clouddb.stores.schema import COLLECTIONS, SHARD, Collection, Index
+from agno_clouddb.stores.schema import DECLARED, SHARD, Collection, Index
 from agno_clouddb.stores.sqlite import SQLiteStore
 from agno_clouddb.stores.sqlite_tables import Table, add_functions
 
@@ -114,7 +114,7 @@ class TestAgainstTheModel:
                 assert await store.get(keys, dead=dead) == await model.get(keys, dead=dead)
                 query = random_query(calls)
                 assert await store.count(query) == await model.count(query)
-                by = calls.choice(COLLECTIONS[query.collection].fields)
+                by = calls.choice(DECLARED[query.collection].fields)
                 assert await store.tally(query, by) == await model.tally(query, by)
                 await compare_pages(store, model, query, limit=calls.randrange(1, 5))
 
@@ -136,14 +136,14 @@ _MET = ("sessions", "runs", "metrics")
 
 
 def random_key(calls: random.Random) -> Key:
-    declared = COLLECTIONS[calls.choice(_MET)]
+    declared = DECLARED[calls.choice(_MET)]
     return Key(declared.name, calls.choice(_TEXTS), calls.choice(_TEXTS[:3]) if declared.parent_field else None)
 
 
 def random_item(calls: random.Random, now: int) -> Item:
     key = random_key(calls)
     deleted = calls.random() < 0.1
-    names = COLLECTIONS[key.collection].fields
+    names = DECLARED[key.collection].fields
     fields = {} if deleted else {name: calls.choice(_TEXTS) for name in names if calls.random() < 0.7}
     expires_at = now + calls.randrange(-1, 4) if calls.random() < 0.3 else None
     data = calls.choice(("", "text", "\0\n", b"", b"\0\xff"))
@@ -169,7 +169,7 @@ def random_mutations(calls: random.Random, now: int) -> list[Mutation]:
 
 
 def random_query(calls: random.Random) -> Query:
-    declared = COLLECTIONS[calls.choice(_MET)]
+    declared = DECLARED[calls.choice(_MET)]
     index = calls.choice(declared.indexes)
     equals, any_of = {}, {}
     if index.partition in declared.fields and calls.random() < 0.5:
@@ -216,7 +216,7 @@ class TestManyKeys:
     @pytest.mark.parametrize("head", [False, True])
     async def test_are_looked_up_by_the_primary_key(self, store: SQLiteStore, head: bool) -> None:
         keys = [Key("runs", name, parent) for name in "abc" for parent in "st"]
-        statement, parameters = Table(COLLECTIONS["runs"], "t_").find(keys, head=head)
+        statement, parameters = Table(DECLARED["runs"], "t_").find(keys, head=head)
         async with the_writer(store) as raw:
             *_, step = await raw.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters)
         assert step[3].endswith("(parent=? AND id=?)")
@@ -255,6 +255,86 @@ class TestTogether:
             await store.write([put("a", "1", created_at="1")])
             assert (await other.get([Key("sessions", "a")])).items == (None,)
             assert await other.count(Query("sessions", "created_at")) == 0
+
+
+class TestSharedTransactions:
+    """Writes of several tasks that wait for the file share a transaction, and each is answered as by itself."""
+
+    async def test_those_that_wait_share_one_commit(self, store: SQLiteStore) -> None:
+        commits: list[str] = []
+        async with the_writer(store) as raw:
+            await raw.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
+        puts = [put(f"{number}", "1") for number in range(20)]
+        outcomes = await asyncio.gather(*(store.write([each]) for each in puts))
+        assert outcomes == [(Stored("1"),)] * 20
+        assert len(commits) == 1
+        keys = [each.key for each in puts]
+        assert (await store.get(keys)).items == tuple(each.item for each in puts)
+
+    async def test_a_refused_one_does_not_keep_the_others_from_being_stored(self, store: SQLiteStore) -> None:
+        await store.write([put("old", "5")])
+        absent = Put(put("old", "6").item, Condition(absent=True))
+        calls = [([put("a", "1")], False), ([put("b", "1"), absent], True), ([absent], False), ([put("c", "1")], False)]
+        outcomes = await asyncio.gather(*(store.write(mutations, atomic=atomic) for mutations, atomic in calls))
+        refused = Refused("exists", "5")
+        assert outcomes == [(Stored("1"),), (Refused("atomic"), refused), (refused,), (Stored("1"),)]
+        found = (await store.get([Key("sessions", name) for name in ("a", "b", "old", "c")])).items
+        assert [item and item.version for item in found] == ["1", None, "5", "1"]
+
+    async def test_writes_of_one_item_are_decided_one_after_the_other(self, store: SQLiteStore) -> None:
+        writes: list[Mutation] = [put("a", "1"), Delete(COUNTER, "9"), put("a", "3"), put("a", "2")]
+        writes += [Delete(Key("sessions", "a"), "4"), put("a", "5")]
+        outcomes = await asyncio.gather(*(store.write([each]) for each in writes))
+        assert [each for (each,) in outcomes] == [
+            Stored("1"),
+            Refused("absent"),
+            Stored("3"),
+            Refused("older", "3"),
+            Stored("4"),
+            Stored("5"),
+        ]
+
+    async def test_one_that_fails_takes_no_other_with_it(self, store: SQLiteStore) -> None:
+        async with the_writer(store) as raw:
+            ((pages,),) = await raw.execute_fetchall("PRAGMA page_count")
+            await raw.execute_fetchall(f"PRAGMA max_page_count = {pages + 20}")
+        writes = [put(f"{number}", "1") for number in range(8)]
+        writes.insert(4, Put(Item(Key("sessions", "big"), "1", {}, b"x" * 1_000_000)))
+        outcomes = [each for (each,) in await asyncio.gather(*(store.write([each]) for each in writes))]
+        failed = outcomes.pop(4)
+        assert isinstance(failed, Failed)
+        assert "full" in str(failed.error)
+        assert not failed.applied
+        assert outcomes == [Stored("1")] * 8
+
+    @pytest.mark.parametrize("cancelled", [0, 3])
+    async def test_one_that_is_cancelled_at_any_moment_takes_no_other_with_it(
+        self, store: SQLiteStore, cancelled: int
+    ) -> None:
+        for moment in range(40):
+            puts = [put(f"{moment}-{number}", "1") for number in range(6)]
+            tasks = [asyncio.create_task(store.write([each])) for each in puts]
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            tasks[cancelled].cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            del outcomes[cancelled], puts[cancelled]
+            assert outcomes == [(Stored("1"),)] * 5
+            assert (await store.get([each.key for each in puts])).items == tuple(each.item for each in puts)
+
+    async def test_a_commit_without_answer_may_have_applied_all(self, store: SQLiteStore) -> None:
+        def deny_commits(action: int, what: str | None, *_: str | None) -> int:
+            return sqlite3.SQLITE_DENY if (action, what) == (22, "COMMIT") else sqlite3.SQLITE_OK
+
+        async with the_writer(store) as raw:
+            await raw.set_authorizer(deny_commits)
+        for (outcome,) in await asyncio.gather(*(store.write([put(name, "1")]) for name in "abc")):
+            assert isinstance(outcome, Failed)
+            assert isinstance(outcome.error, StoreUnavailable)
+            assert outcome.applied
+        async with the_writer(store) as raw:
+            await raw.set_authorizer(None)
+        assert await store.write([put("a", "2")]) == (Stored("2"),)
 
 
 class TestCancelled:
@@ -480,7 +560,7 @@ class TestProvisioning:
         assert (await store.query(query, limit=1)).items == ()
 
     async def test_a_file_from_before_a_field_gets_its_column(self, path: Path) -> None:
-        declared = COLLECTIONS["sessions"]
+        declared = DECLARED["sessions"]
         names = tuple(name for name in declared.fields if name != "component_id")
         indexes = tuple(Index(SHARD, sort) for sort in ("created_at", "updated_at"))
         older = Table(Collection(declared.name, declared.id_field, names, indexes), "agno_")
@@ -513,11 +593,7 @@ class TestProvisioning:
 
 @pytest.mark.parametrize(
     ("declared", "index"),
-    [
-        pytest.param(each, index, id=f"{each.name}-{index.name}")
-        for each in COLLECTIONS.values()
-        for index in each.indexes
-    ],
+    [pytest.param(each, index, id=f"{each.name}-{index.name}") for each in DECLARED.values() for index in each.indexes],
 )
 @pytest.mark.parametrize("descending", [False, True])
 async def test_every_index_answers_its_query_without_sorting(
@@ -548,7 +624,7 @@ async def test_every_index_answers_its_query_without_sorting(
     ],
 )
 async def test_pages_counts_and_tallies_of_several_values_search_the_index(query: Query, by: str) -> None:
-    declared = COLLECTIONS[query.collection]
+    declared = DECLARED[query.collection]
     table = Table(declared, "")
     async with aiosqlite.connect(":memory:") as connection:
         await add_functions(connection)
@@ -563,6 +639,23 @@ async def test_pages_counts_and_tallies_of_several_values_search_the_index(query
             searched = f"SEARCH {declared.name} USING INDEX {declared.name}-{query.index.name} "
             assert len(reads) == 1
             assert reads[0].startswith(searched), reads
+
+
+@pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
+async def test_scans_read_an_index_in_its_order_from_where_they_go_on(declared: Collection) -> None:
+    table = Table(declared, "")
+    async with aiosqlite.connect(":memory:") as connection:
+        await table.provision(connection, 0, replicated=True)
+        for since, after, index in (
+            (None, None, f"INDEX sqlite_autoindex_{declared.name}_1 "),
+            (None, ("p", "i"), f"INDEX sqlite_autoindex_{declared.name}_1 "),
+            ("1", None, f"COVERING INDEX {declared.name}-version-index "),
+            ("1", ("2", "p", "i"), f"COVERING INDEX {declared.name}-version-index "),
+        ):
+            statement, parameters = table.scan(since, after, 10)
+            plan = list(await connection.execute_fetchall(f"EXPLAIN QUERY PLAN {statement}", parameters))
+            assert len(plan) == 1, plan
+            assert plan[0][3].startswith(f"SEARCH {declared.name} USING {index}"), plan
 
 
 class TestLifecycle:

@@ -1,4 +1,4 @@
-"""The connection to the service: opens the driver's client, and sends requests with retries up to a deadline.
+"""The connection to the service: sends requests, by the slim path or the driver, with retries up to a deadline.
 
 Imports the driver, which takes a while: the store loads this module when it is opened.
 """
@@ -6,37 +6,36 @@ Imports the driver, which takes a while: the store loads this module when it is 
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-import aioboto3
-import aiobotocore
 import anyio
-from aiobotocore.config import AioConfig
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
-from agno_clouddb import __version__
-from agno_clouddb.errors import ConfigurationError, LifecycleError, StoreUnavailable, Throttled
-from agno_clouddb.stores.dynamodb.calls import CONCURRENCY, Call, Reason, Rejected, backoff
+from agno_clouddb.errors import LifecycleError, StoreUnavailable, Throttled
+from agno_clouddb.stores.dynamodb.calls import Call, Reason, Rejected, backoff
+from agno_clouddb.stores.dynamodb.driver import open_driver
 from agno_clouddb.stores.dynamodb.errors import DRIVER_ERRORS, code_of, error_of, fault_of
 from agno_clouddb.stores.dynamodb.expressions import Request
+from agno_clouddb.stores.dynamodb.wire import OPERATIONS, Wire, is_genuine
 from agno_clouddb.stores.usage import Usage
 
 if TYPE_CHECKING:
+    import aioboto3
     from types_aiobotocore_dynamodb import DynamoDBClient
 
 __all__ = ["Client"]
 
-_LARGEST_BODY = 1_000_000  # bytes
-_LOCAL_CREDENTIAL = "local"
+Method = Callable[..., Awaitable[Any]]
+"""Sends a request, given by its parameters."""
 
 _UNITS = {
     "get_item": "read",
     "batch_get_item": "read",
     "query": "read",
+    "scan": "read",
     "put_item": "write",
     "delete_item": "write",
     "batch_write_item": "write",
@@ -49,17 +48,29 @@ class Client:
     """Sends requests to DynamoDB. Make one with ``open``.
 
     Args:
-        client: the driver's client.
-        stack: closes it.
+        driver: the driver's client.
+        wire: sends the calls that read and write items instead of it; None: the driver sends all.
+        stack: closes both.
         store: the store's name, for errors.
         usage: counts requests, and the units that the service reports.
         report_capacity: ask the service to report units.
     """
 
     def __init__(
-        self, client: DynamoDBClient, stack: AsyncExitStack, store: str, usage: Usage, report_capacity: bool
+        self,
+        driver: DynamoDBClient,
+        wire: Wire | None,
+        stack: AsyncExitStack,
+        store: str,
+        usage: Usage,
+        report_capacity: bool,
     ) -> None:
-        self.driver = client
+        self.driver = driver
+        self.methods: dict[str, Method] = {
+            name: _genuine(getattr(driver, name)) for name in driver.meta.method_to_api_mapping
+        }
+        if wire is not None:
+            self.methods |= {name: _over(wire, operation) for name, operation in OPERATIONS.items()}
         self._stack = stack
         self._store = store
         self._usage = usage
@@ -77,6 +88,7 @@ class Client:
         endpoint_url: str | None,
         local: bool,
         session: aioboto3.Session | None,
+        slim: bool,
         deadline: float,
         usage: Usage,
         report_capacity: bool,
@@ -89,6 +101,7 @@ class Client:
             endpoint_url: another address than the region's own.
             local: an emulator listens there, which takes any credentials.
             session: the session to use instead of a default one.
+            slim: send the calls that read and write items past the driver.
             deadline: seconds that a call of the store may take, which a single request must not outlast.
             usage: counts requests, and the units that the service reports.
             report_capacity: ask the service to report units.
@@ -98,33 +111,20 @@ class Client:
         """
         stack = AsyncExitStack()
         try:
-            used = session if session is not None else aioboto3.Session()
-            region = region or _region(used, given=session is not None)
-            if region is None:
-                raise ConfigurationError(
-                    "no AWS region is known", store=store, remedy="Name one in the URL or in AWS_REGION"
-                )
-            client: DynamoDBClient = await stack.enter_async_context(
-                used.client(
-                    "dynamodb",
-                    region_name=region,
-                    endpoint_url=endpoint_url,
-                    config=_config(deadline),
-                    aws_access_key_id=_LOCAL_CREDENTIAL if local else None,
-                    aws_secret_access_key=_LOCAL_CREDENTIAL if local else None,
-                )
+            driver, wire = await open_driver(
+                store,
+                stack,
+                region=region,
+                endpoint_url=endpoint_url,
+                local=local,
+                session=session,
+                deadline=deadline,
+                slim=slim,
             )
-            client.meta.events.register("before-send.dynamodb", _stream)
-            if not local:
-                await _require_credentials(used, store)
-        except BaseException as error:
+        except BaseException:
             await stack.aclose()
-            if isinstance(error, ValueError | boto.BotoCoreError):
-                raise ConfigurationError(
-                    f"the client cannot be made: {error}", store=store, remedy="Check region, profile and endpoint"
-                ) from error
             raise
-        return cls(client, stack, store, usage, report_capacity)
+        return cls(driver, wire, stack, store, usage, report_capacity)
 
     async def aclose(self) -> None:
         """Close the connections, when the requests under way have ended; calls that would send more fail."""
@@ -146,7 +146,7 @@ class Client:
             Rejected: the service answered with a code in ``expect``.
             CloudDBError: the library's error for anything else.
         """
-        method = getattr(self.driver, operation)
+        method = self.methods[operation]
         if self._report_capacity and operation in _UNITS:
             request = {**request, "ReturnConsumedCapacity": "TOTAL"}
         attempt = 0
@@ -179,7 +179,7 @@ class Client:
             attempt += 1
             await anyio.sleep(delay)
 
-    async def _attempt(self, method: Callable[..., Awaitable[Any]], request: Request, call: Call) -> Any:
+    async def _attempt(self, method: Method, request: Request, call: Call) -> Any:
         if self._closed:
             raise LifecycleError("the store was closed", store=self._store, collection=call.collection, key=call.key)
         self._under_way += 1
@@ -230,43 +230,23 @@ class Client:
         )
 
 
-def _stream(request: Any, **_: Any) -> None:
-    # aiohttp warns of large bodies that are given as bytes, and an error filter would make that a failure.
-    if isinstance(request.body, bytes) and len(request.body) > _LARGEST_BODY:
-        request.body = io.BytesIO(request.body)
+def _over(wire: Wire, operation: str) -> Method:
+    def send(**request: Any) -> Awaitable[Any]:
+        return wire.send(operation, request)
+
+    return send
 
 
-def _region(session: aioboto3.Session, *, given: bool) -> str | None:
-    # The driver itself does not read AWS_REGION, which every other SDK and the Lambda runtime use.
-    named: str | None = session.region_name
-    environment = os.environ.get("AWS_REGION")
-    return (named or environment) if given else (environment or named)
+def _genuine(method: Method) -> Method:
+    """A method of the driver, which itself takes any answer with status 200 for a success."""
 
+    async def send(**request: Any) -> Any:
+        answer = await method(**request)
+        if not is_genuine(answer["ResponseMetadata"]["HTTPHeaders"]):
+            raise ResponseParserError("the answer is not DynamoDB's")
+        return answer
 
-def _config(deadline: float) -> AioConfig:
-    # One attempt a request: only `send` knows the deadline, and whether a lost answer may have been a write. A silent
-    # connection is given up at half of the deadline, so that there is time for another. A fifth of what a small put
-    # costs the client would be spent on checking requests that the service checks again, and on composing the same
-    # user agent anew each time.
-    return AioConfig(
-        parameter_validation=False,
-        user_agent=f"agno-clouddb/{__version__} aiobotocore/{aiobotocore.__version__}",
-        retries={"mode": "standard", "total_max_attempts": 1},
-        connect_timeout=deadline / 4,
-        read_timeout=deadline / 2,
-        max_pool_connections=2 * CONCURRENCY,
-        tcp_keepalive=True,
-    )
-
-
-async def _require_credentials(session: aioboto3.Session, store: str) -> None:
-    credentials: Any = session.get_credentials()
-    if await credentials is None:
-        raise ConfigurationError(
-            "no AWS credentials were found",
-            store=store,
-            remedy="Set a profile, environment variables or a role, or name an emulator by endpoint_url",
-        )
+    return send
 
 
 def _reasons(error: BaseException) -> tuple[Reason, ...]:

@@ -69,6 +69,16 @@ _MISCONFIGURED = (
     boto.InvalidProxiesConfigError,
     boto.UnknownCredentialError,
 )
+_UNSENT = (
+    boto.ConnectTimeoutError,
+    boto.ProxyConnectionError,
+    boto.SSLError,
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+)
+_PROVISION_AGAIN = (
+    "Call `await db.provision()` again, on a Database over all its stores: it adds the index {} where it is missing"
+)
 _CANCELED = "TransactionCanceledException"
 _PASSING_REASONS = _THROTTLED | {"None"}
 
@@ -119,7 +129,7 @@ def fault_of(error: BaseException) -> Fault:
         inner = error.kwargs.get("error")
         unsent = not isinstance(inner, aiohttp.ClientConnectionError) or isinstance(inner, aiohttp.ClientConnectorError)
         return _UNREACHED if unsent else _UNANSWERED
-    if isinstance(error, boto.ConnectTimeoutError | boto.ProxyConnectionError | boto.SSLError):
+    if isinstance(error, _UNSENT):
         return _UNREACHED
     if isinstance(error, boto.HTTPClientError | ResponseParserError | aiohttp.ClientError | OSError):
         return _UNANSWERED
@@ -169,6 +179,8 @@ def error_of(
     fault = fault_of(error)
     message = f"{operation} failed: {_text(error)}"
     if fault.kind is NotProvisioned:
+        if index:
+            return NotProvisioned(message, store=store, collection=collection, remedy=_PROVISION_AGAIN.format(index))
         return NotProvisioned(message, store=store, collection=collection)
     if fault.kind is IndexNotReady:
         return IndexNotReady(message, index=index, store=store, collection=collection)

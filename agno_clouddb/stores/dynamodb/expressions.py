@@ -167,6 +167,10 @@ class Attribute:
         """Less than or equal to ``value``."""
         return _Comparison(self.name, "<=", value)
 
+    def at_least(self, value: AttributeValue) -> Expression:
+        """Greater than or equal to ``value``."""
+        return _Comparison(self.name, ">=", value)
+
     def above(self, value: AttributeValue) -> Expression:
         """Greater than ``value``."""
         return _Comparison(self.name, ">", value)

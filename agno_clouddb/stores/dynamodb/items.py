@@ -16,7 +16,7 @@ from typing import Any
 
 from agno_clouddb.stores.base import MAX_ID_BYTES, Item, Key, Payload
 from agno_clouddb.stores.dynamodb.expressions import AttributeValue
-from agno_clouddb.stores.dynamodb.tables import CHUNK_PARTITION, CHUNK_SORT, TTL_ATTRIBUTE, Layout
+from agno_clouddb.stores.dynamodb.tables import CHUNK_PARTITION, CHUNK_SORT, TTL_ATTRIBUTE, VERSION, Layout
 from agno_clouddb.stores.schema import SHARD
 
 __all__ = [
@@ -92,14 +92,14 @@ def shard_of(id: str, shards: int) -> str:
 def to_attributes(item: Item, layout: Layout, shards: int) -> Attributes:
     """All attributes of an item but its payload."""
     attributes = key_attributes(item.key, layout)
-    attributes["version"] = {"S": item.version}
+    attributes[VERSION] = {"S": item.version}
+    # A tombstone has it too, for the index by version; the other indexes by it sort by fields that no tombstone has.
+    attributes[SHARD] = {"S": shard_of(item.key.id, shards)}
     for name, value in item.fields.items():
         if name in layout.plain:
             attributes[name] = {"S": value}
         if (attribute := layout.composites.get(name)) is not None:
             attributes[attribute] = {"S": composite(value, item.key.id)}
-    if layout.sharded and not item.deleted:
-        attributes[SHARD] = {"S": shard_of(item.key.id, shards)}
     if item.expires_at is not None:
         attributes[TTL_ATTRIBUTE] = {"N": str(item.expires_at)}
     if item.deleted:
@@ -134,7 +134,7 @@ def row_of(attributes: Mapping[str, Any], layout: Layout) -> Row:
     expires_at = attributes.get(TTL_ATTRIBUTE)
     item = Item(
         key,
-        attributes["version"]["S"],
+        attributes[VERSION]["S"],
         fields,
         data["S"] if "S" in data else data["B"],
         int(expires_at["N"]) if expires_at is not None else None,

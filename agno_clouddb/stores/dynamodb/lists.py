@@ -295,8 +295,8 @@ class Lister:
     ) -> list[Row]:
         """The rows that entries lead to, save those that the query does not list or not at this place."""
         layout, sort = plan.layout, plan.sort
-        # Every item has a version and no index projects it. A local index is asked for whole items, which moto does
-        # not give.
+        # Every item has a version and no index of a list projects it. A local index is asked for whole items, which
+        # moto does not give.
         keys = [key_of(entry, layout) for entry in entries if "version" not in entry]
         rows = await self._reader.rows(list(dict.fromkeys(keys)), consistent, call) if keys else {}
         listed = []

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -26,8 +26,10 @@ from agno_clouddb.stores.base import (
     Page,
     Progress,
     Query,
+    Scan,
     Store,
     Tally,
+    check_scan,
     check_write,
     chosen,
 )
@@ -35,6 +37,7 @@ from agno_clouddb.stores.clock import epoch_seconds
 from agno_clouddb.stores.dynamodb.calls import Call
 from agno_clouddb.stores.dynamodb.lists import Lister, plan
 from agno_clouddb.stores.dynamodb.reads import Reader
+from agno_clouddb.stores.dynamodb.scans import scan_of
 from agno_clouddb.stores.dynamodb.tables import chunk_table, layouts
 from agno_clouddb.stores.dynamodb.writes import TRANSACTION_ACTIONS, Writer
 from agno_clouddb.stores.usage import Usage
@@ -44,7 +47,12 @@ if TYPE_CHECKING:
 
     from agno_clouddb.stores.dynamodb.client import Client
 
-__all__ = ["DynamoDBStore"]
+__all__ = ["DRIVERS", "Driver", "DynamoDBStore"]
+
+Driver = Literal["slim", "aioboto3"]
+
+DRIVERS: tuple[Driver, ...] = ("slim", "aioboto3")
+"""What can send the requests that read and write items."""
 
 T = TypeVar("T")
 
@@ -79,6 +87,9 @@ class DynamoDBStore(Store):
             credentials may be missing.
         prefix: precedes the names of tables.
         session: the session to take credentials and region from, instead of the environment's.
+        driver: what sends the requests that read and write items: ``slim``, which signs them with the session's
+            credentials and sends them itself, for a fraction of the processor time; or ``aioboto3``, for those who
+            need its event hooks around them. All other requests go through aioboto3.
         deadline: seconds within which every call but ``provision`` ends.
         shards: over how many index partitions a whole collection is spread, for those who write over 1,000 items a
             second. May be raised later, never lowered: items of higher shards would not be listed.
@@ -100,6 +111,7 @@ class DynamoDBStore(Store):
         endpoint_url: str | None = None,
         prefix: str = "agno_",
         session: aioboto3.Session | None = None,
+        driver: Driver = "slim",
         deadline: float = 10.0,
         shards: int = 1,
         report_capacity: bool = False,
@@ -113,13 +125,19 @@ class DynamoDBStore(Store):
             raise ConfigurationError(
                 f"shards is {shards} and deadline {deadline}", store=self.name, remedy="Both must be over 0"
             )
+        if driver not in DRIVERS:
+            raise ConfigurationError(
+                f"there is no driver {driver!r}", store=self.name, remedy=f"Use one of {', '.join(DRIVERS)}"
+            )
         self._region = region
         self._endpoint_url = endpoint_url
         self._session = session
+        self._driver = driver
         self._deadline = deadline
         self._shards = shards
         self._report_capacity = report_capacity
         self.usage = Usage()
+        self.prefix = prefix
         self._layouts = layouts(prefix)
         self._chunks = chunk_table(prefix)
         self._opened: _Opened | None = None
@@ -137,6 +155,7 @@ class DynamoDBStore(Store):
             endpoint_url=self._endpoint_url,
             local=self._local,
             session=self._session,
+            slim=self._driver == "slim",
             deadline=self._deadline,
             usage=self.usage,
             report_capacity=self._report_capacity,
@@ -162,6 +181,7 @@ class DynamoDBStore(Store):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
@@ -173,6 +193,8 @@ class DynamoDBStore(Store):
 
         Args:
             collections: only the tables of these, and that of chunks, which all share; None: all.
+            replicated: also the table ``replication``, and on each of the others the index ``shard-version-index``,
+                which costs up to two write units for each write. Neither is ever taken away.
             wait_for_indexes: makes no difference, since indexes are made here and always waited for.
             progress: is told, table by table, what is done and what is waited for.
 
@@ -183,7 +205,8 @@ class DynamoDBStore(Store):
         """
         from agno_clouddb.stores.dynamodb.provision import provision
 
-        tables = [self._layouts[name].table for name in chosen(collections)]
+        known = [self._layouts[name] for name in chosen(collections, replicated=replicated)]
+        tables = [each.replicated() if replicated else each.table for each in known]
         await provision(self._require_open().client, [*tables, self._chunks], self.name, self._deadline, progress)
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
@@ -240,6 +263,16 @@ class DynamoDBStore(Store):
             return await super().tally(query, by)
         call = self._call(query.collection)
         return await self._within(call, partial(opened.lister.tally, planned, by, call))
+
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        """As the port says: everything is read from the table, strongly consistent, at the price of whole items.
+
+        What is since a version is read from the index by version, which lags by moments and costs next to nothing.
+        """
+        check_scan(collection, limit, since)
+        planned = scan_of(self._layouts[collection], since, cursor, self._shards)
+        call = self._call(collection)
+        return await self._within(call, partial(planned.run, self._require_open().client, limit, call))
 
     def _call(self, collection: str, key: Key | None = None) -> Call:
         return Call(anyio.current_time() + self._deadline, collection, key)

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agno_clouddb.errors import ConfigurationError
 from agno_clouddb.stores.dynamodb.expressions import Request
-from agno_clouddb.stores.schema import COLLECTIONS, SHARD, Collection, Index
+from agno_clouddb.stores.schema import COLLECTIONS, DECLARED, SHARD, Collection, Index
 
 __all__ = [
     "CHUNK_PARTITION",
     "CHUNK_SORT",
     "TTL_ATTRIBUTE",
+    "VERSION",
+    "VERSION_INDEX",
     "Layout",
     "Table",
     "TableIndex",
@@ -29,9 +31,9 @@ __all__ = [
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]{0,200}")
 
-TTL_ATTRIBUTE = "expires_at"
+TTL_ATTRIBUTE, VERSION = "expires_at", "version"
 CHUNK_PARTITION, CHUNK_SORT = "item", "part"
-_RESERVED = frozenset({SHARD, TTL_ATTRIBUTE, "version", "deleted", "data", "chunks"})
+_RESERVED = frozenset({SHARD, TTL_ATTRIBUTE, VERSION, "deleted", "data", "chunks"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class TableIndex:
     partition: str
     sort: str
     include: tuple[str, ...] = ()
+
+
+VERSION_INDEX = TableIndex("shard-version-index", SHARD, VERSION)
+"""Lists a whole collection in order of version, tombstones too. Only a store of a fan-out has it, and only for records,
+which are compared: it costs two write units for each write that replaces an item, and one for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +106,18 @@ class Layout:
         table: the table that has them.
         composites: for each field that orders an index, the attribute that holds it together with the id.
         plain: the fields whose bare value is an attribute, under the field's own name.
-        sharded: some index lists all items, by the attribute ``shard``.
     """
 
     collection: Collection
     table: Table
     composites: Mapping[str, str]
     plain: frozenset[str]
-    sharded: bool
+
+    def replicated(self) -> Table:
+        """The table as a store of a fan-out needs it, with an index by version where it keeps records."""
+        if self.collection.name not in COLLECTIONS:
+            return self.table
+        return replace(self.table, global_=(*self.table.global_, VERSION_INDEX))
 
     def sort_attribute(self, index: Index) -> str:
         """The attribute that is the sort key of an index."""
@@ -128,7 +139,7 @@ def layouts(prefix: str) -> Mapping[str, Layout]:
             f"the prefix {prefix!r} cannot begin the name of a table",
             remedy="Choose letters, digits, _, - and . only, 200 at most",
         )
-    return {name: _layout(declared, prefix) for name, declared in COLLECTIONS.items()}
+    return {name: _layout(declared, prefix) for name, declared in DECLARED.items()}
 
 
 def chunk_table(prefix: str) -> Table:
@@ -155,7 +166,7 @@ def _layout(declared: Collection, prefix: str) -> Layout:
         global_=tuple(index for index in indexes if index.partition != parent),
     )
     plain = frozenset(name for name in declared.fields if composites.get(name) != name)
-    return Layout(declared, table, composites, plain, any(index.partition == SHARD for index in indexes))
+    return Layout(declared, table, composites, plain)
 
 
 def key_schema(partition: str, sort: str | None = None) -> list[Mapping[str, str]]:

@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agno_clouddb.stores.base import chosen
 from agno_clouddb.stores.dynamodb.tables import TTL_ATTRIBUTE, Table, chunk_table, layouts
 
 __all__ = ["cloudformation", "terraform"]
 
 
-def cloudformation(prefix: str = "agno_") -> dict[str, Any]:
+def cloudformation(prefix: str = "agno_", *, fan_out: bool = False) -> dict[str, Any]:
     """A CloudFormation template of all tables: the content of a file for ``aws cloudformation deploy``.
 
     Source: AWS::DynamoDB::Table in the template reference of CloudFormation.
 
     Args:
         prefix: the store's prefix of table names.
+        fan_out: also what ``provision(replicated=True)`` makes, for a store of a fan-out.
     """
-    resources = {f"{name.capitalize()}Table": _resource(table) for name, table in _tables(prefix).items()}
+    resources = {f"{name.capitalize()}Table": _resource(table) for name, table in _tables(prefix, fan_out).items()}
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"The tables of agno_clouddb under the prefix {prefix}",
@@ -31,7 +33,7 @@ def cloudformation(prefix: str = "agno_") -> dict[str, Any]:
     }
 
 
-def terraform(prefix: str = "agno_") -> dict[str, Any]:
+def terraform(prefix: str = "agno_", *, fan_out: bool = False) -> dict[str, Any]:
     """All tables in Terraform's JSON configuration syntax: the content of a file that ends in ``.tf.json``.
 
     Source: the resource aws_dynamodb_table of the provider hashicorp/aws. Which provider, region and credentials are
@@ -39,13 +41,18 @@ def terraform(prefix: str = "agno_") -> dict[str, Any]:
 
     Args:
         prefix: the store's prefix of table names.
+        fan_out: also what ``provision(replicated=True)`` makes, for a store of a fan-out.
     """
-    return {"resource": {"aws_dynamodb_table": {name: _block(table) for name, table in _tables(prefix).items()}}}
+    blocks = {name: _block(table) for name, table in _tables(prefix, fan_out).items()}
+    return {"resource": {"aws_dynamodb_table": blocks}}
 
 
-def _tables(prefix: str) -> Mapping[str, Table]:
+def _tables(prefix: str, fan_out: bool) -> Mapping[str, Table]:
     """Every table by its name without prefix."""
-    return {**{name: layout.table for name, layout in layouts(prefix).items()}, "chunks": chunk_table(prefix)}
+    known = layouts(prefix)
+    names = chosen(None, replicated=fan_out)
+    tables = {name: known[name].replicated() if fan_out else known[name].table for name in names}
+    return {**tables, "chunks": chunk_table(prefix)}
 
 
 def _resource(table: Table) -> dict[str, Any]:

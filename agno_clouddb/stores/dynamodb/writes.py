@@ -74,7 +74,7 @@ def condition(mutation: Mutation, now: int) -> Expression:
         whole &= _VERSION.at_most(text(asked.expected))
     if asked.owner is not None:
         owned = _OWNER.equals(text(asked.owner))
-        whole &= owned if isinstance(mutation, Delete) else gone | _OWNER.missing() | owned
+        whole &= gone | owned if mutation.removes else gone | _OWNER.missing() | owned
     return whole
 
 

@@ -1,6 +1,8 @@
-"""Waiting for composite indexes, by the Firestore Admin API. Imported when indexes are waited for.
+"""Waiting for indexes, by the Firestore Admin API. Imported when indexes are waited for.
 
-https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.admin.v1#listindexesrequest
+It lists composite indexes, and those of single fields by the fields whose indexes are not the automatic ones:
+https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.admin.v1#listindexesrequest and
+#listfieldsrequest.
 """
 
 from __future__ import annotations
@@ -9,7 +11,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from google.cloud.firestore_admin_v1.types import Index, ListIndexesRequest, ListIndexesResponse
+from google.cloud.firestore_admin_v1.types import (
+    Index,
+    ListFieldsRequest,
+    ListFieldsResponse,
+    ListIndexesRequest,
+    ListIndexesResponse,
+)
 
 from agno_clouddb.errors import ConfigurationError, IndexNotReady
 from agno_clouddb.stores.base import Progress
@@ -24,7 +32,8 @@ MAX_WAIT_SECONDS = 1800.0
 
 State = Literal["building", "ready", "needs repair"]
 
-_LIST_INDEXES = "/google.firestore.admin.v1.FirestoreAdmin/ListIndexes"
+_SERVICE = "/google.firestore.admin.v1.FirestoreAdmin"
+_OVERRIDDEN = "indexConfig.usesAncestorConfig:false"
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 15.0
 _STATES: Mapping[int, State] = {
@@ -33,6 +42,10 @@ _STATES: Mapping[int, State] = {
     Index.State.NEEDS_REPAIR: "needs repair",
 }
 _PREFERENCE: Sequence[State] = ("needs repair", "building", "ready")
+
+_List = tuple[str, Any, type[Any]]
+_INDEXES: _List = (f"{_SERVICE}/ListIndexes", ListIndexesRequest.pb(), ListIndexesResponse.pb())
+_FIELDS: _List = (f"{_SERVICE}/ListFields", ListFieldsRequest.pb(), ListFieldsResponse.pb())
 
 _States = Callable[[], Awaitable[Mapping[Composite, State]]]
 
@@ -51,31 +64,42 @@ class IndexService:
         self._store = store
         self._deadline = deadline
 
-    async def states(self) -> dict[Composite, State]:
-        """How far the indexes of the database are that serve an equality field and an order; others are left out.
+    async def states(self, wanted: Sequence[Composite]) -> dict[Composite, State]:
+        """How far indexes of the database are; those of other kinds than this library deploys are left out.
+
+        Args:
+            wanted: what is looked for. Single fields are asked about only where one of these is of a collection group.
 
         Raises:
             ConfigurationError: the credentials do not allow it.
             NotProvisioned, Throttled, StoreUnavailable: as in reads of the store.
         """
+        found = [(index, _composite(index)) for page in await self._pages(_INDEXES) for index in page.indexes]
+        if any(each.whole_group for each in wanted):
+            fields = [each for page in await self._pages(_FIELDS, filter=_OVERRIDDEN) for each in page.fields]
+            found += [(index, _of_group(each, index)) for each in fields for index in each.index_config.indexes]
         states: dict[Composite, State] = {}
-        request = ListIndexesRequest.pb()(parent=f"{self._connection.database}/collectionGroups/-")
-        while True:
-            response = await self._list(request)
-            for index in response.indexes:
-                state = _STATES.get(index.state, "building")
-                composite = _composite(index)
-                # Two indexes may serve alike, since an equality field may have either direction.
-                if composite is not None and _rank(state) >= _rank(states.get(composite, "needs repair")):
-                    states[composite] = state
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return states
+        for index, composite in found:
+            state = _STATES.get(index.state, "building")
+            # Two indexes may serve alike, since an equality field may have either direction.
+            if composite is not None and _rank(state) >= _rank(states.get(composite, "needs repair")):
+                states[composite] = state
+        return states
 
-    async def _list(self, request: Any) -> Any:
+    async def _pages(self, method: _List, **options: str) -> list[Any]:
+        """All pages of a list of the whole database."""
+        path, request_type, response_type = method
+        request = request_type(parent=f"{self._connection.database}/collectionGroups/-", **options)
+        pages = [await self._list(path, request, response_type)]
+        while pages[-1].next_page_token:
+            request.page_token = pages[-1].next_page_token
+            pages.append(await self._list(path, request, response_type))
+        return pages
+
+    async def _list(self, path: str, request: Any, response_type: type[Any]) -> Any:
         until = asyncio.get_running_loop().time() + self._deadline
         try:
-            return await self._connection.ask(_LIST_INDEXES, request, ListIndexesResponse.pb(), until)
+            return await self._connection.ask(path, request, response_type, until)
         except Fault as fault:
             if fault.code == "PERMISSION_DENIED":
                 raise ConfigurationError(
@@ -102,10 +126,24 @@ def _composite(index: Any) -> Composite | None:
     ordered = all(each.WhichOneof("value_mode") == "order" for each in fields)
     if index.query_scope != Index.QueryScope.COLLECTION or len(fields) != 2 or not ordered:
         return None
-    group = index.name.split("/collectionGroups/")[1].split("/")[0]
     field, sort = fields
-    descending = sort.order == Index.IndexField.Order.DESCENDING
-    return Composite(group, field.field_path, sort.field_path, descending)
+    return Composite(_group(index.name), field.field_path, sort.field_path, _descends(sort))
+
+
+def _of_group(field: Any, index: Any) -> Composite | None:
+    """One of a field's own indexes in the terms of this library, if it orders a collection group."""
+    ordered = [each for each in index.fields if each.WhichOneof("value_mode") == "order"]
+    if index.query_scope != Index.QueryScope.COLLECTION_GROUP or len(ordered) != 1:
+        return None
+    return Composite(_group(field.name), None, field.name.rpartition("/")[2], _descends(ordered[0]), whole_group=True)
+
+
+def _group(name: str) -> str:
+    return str(name.split("/collectionGroups/")[1].split("/")[0])
+
+
+def _descends(field: Any) -> bool:
+    return bool(field.order == Index.IndexField.Order.DESCENDING)
 
 
 async def await_indexes(
@@ -143,7 +181,7 @@ async def await_indexes(
             told[each] = found[each]
         if not unfinished:
             if progress is not None and not waited:
-                progress(f"{store}: {ready} of {ready} composite indexes are ready")
+                progress(f"{store}: {ready} of {ready} indexes are ready")
             return
         if waited >= MAX_WAIT_SECONDS:
             _require(unfinished, wanted, f"still being built after {waited:.0f} seconds", store)
@@ -155,6 +193,4 @@ async def await_indexes(
 def _require(failing: Sequence[Composite], wanted: Sequence[Composite], state: str, store: str) -> None:
     if failing:
         names = "; ".join(map(str, failing))
-        raise IndexNotReady(
-            f"{len(failing)} of {len(wanted)} composite indexes are {state}: {names}", index=names, store=store
-        )
+        raise IndexNotReady(f"{len(failing)} of {len(wanted)} indexes are {state}: {names}", index=names, store=store)

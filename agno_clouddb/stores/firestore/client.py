@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc.aio
+from anyio.lowlevel import checkpoint_if_cancelled
 from google.api_core.exceptions import GoogleAPIError
 from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.auth.credentials import AnonymousCredentials
@@ -295,6 +296,8 @@ class Connection:
         except grpc.aio.UsageError as error:
             raise self._closed_meanwhile() from error
         except asyncio.CancelledError:
+            # gRPC replaces the error by which an anyio scope knows its own cancellation; this raises that one again.
+            await checkpoint_if_cancelled()
             # Closing the channel cancels the request, but nobody has cancelled this task.
             task = asyncio.current_task()
             if self._closed and (task is None or not task.cancelling()):

@@ -12,15 +12,17 @@ from typing import Any
 
 from agno_clouddb.stores.base import Query
 from agno_clouddb.stores.firestore.names import CHUNKS, Layout
-from agno_clouddb.stores.schema import COLLECTIONS, SHARD, Collection, collection
+from agno_clouddb.stores.schema import DECLARED, SHARD, Collection, collection
 
 __all__ = [
     "Composite",
     "composite_indexes",
     "filtered_natively",
     "firestore_indexes",
+    "group_indexes",
     "indexes_for",
     "pairs",
+    "version_index",
 ]
 
 _MAX_DISJUNCTIONS = 30
@@ -30,23 +32,27 @@ _OTHER_COMPONENTS = 3  # two sort orders, and the parent's path
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """A composite index of a collection: an equality field, and the field that orders.
+    """An index of a collection: an equality field, and the field that orders; or the latter alone.
 
     Args:
         group: the collection's id on Firestore.
-        field: the field that has one value; None stands for the automatic index of the sort field alone.
+        field: the field that has one value; None stands for an index of the sort field alone, which is automatic unless
+            it is of a collection group.
         sort: the field that orders.
         descending: from the greatest to the least.
+        whole_group: whether it is of the collection group: of all collections of this id, whatever their parents.
     """
 
     group: str
     field: str | None
     sort: str
     descending: bool
+    whole_group: bool = False
 
     def __str__(self) -> str:
         field = "" if self.field is None else f"{self.field}, "
-        return f"{self.group} ({field}{self.sort} {self.order})"
+        scope = "collection group " if self.whole_group else ""
+        return f"{scope}{self.group} ({field}{self.sort} {self.order})"
 
     @property
     def order(self) -> str:
@@ -67,12 +73,13 @@ class Composite:
 def pairs(declared: Collection) -> frozenset[tuple[str, str]]:
     """The equality fields and sort fields of a collection that have a composite index together.
 
-    A list is filtered by the fields that an index of the schema in its order is partitioned by, or includes.
+    A list is filtered by the fields that an index of the schema in its order is partitioned by, or includes. The
+    children of one parent are few: what their index includes is counted from their fields.
     """
     return frozenset(
         (name, index.sort)
         for index in declared.indexes
-        for name in (index.partition, *index.include)
+        for name in (index.partition, *(index.include if declared.parent is None else ()))
         if name not in (SHARD, declared.parent_field, index.sort)
     )
 
@@ -121,6 +128,26 @@ def composite_indexes(names: Names[str], prefix: str) -> list[Composite]:
     ]
 
 
+def version_index(name: str, prefix: str) -> Composite:
+    """The index that serves a scan of a collection by version: automatic for one that has no parent."""
+    return Composite(
+        Layout("", prefix).collection_id(name), None, "version", False, collection(name).parent is not None
+    )
+
+
+def group_indexes(names: Names[str], prefix: str) -> list[Composite]:
+    """The indexes by version of some collections that are not automatic.
+
+    An index of a field that rises with time limits how fast documents can be written, to some 500 a second
+    (https://firebase.google.com/docs/firestore/best-practices); that of a group, all children together.
+
+    Args:
+        names: the collections, as the schema calls them.
+        prefix: the store's prefix of collection names.
+    """
+    return [each for each in (version_index(name, prefix) for name in names) if each.whole_group]
+
+
 def indexes_for(query: Query, prefix: str) -> list[Composite]:
     """The indexes that serve a query: one for each equality field, or the automatic one of the sort field alone."""
     group = Layout("", prefix).collection_id(query.collection)
@@ -131,9 +158,9 @@ def indexes_for(query: Query, prefix: str) -> list[Composite]:
 def firestore_indexes(prefix: str = "agno_") -> dict[str, Any]:
     """The content of firestore.indexes.json for ``firebase deploy --only firestore:indexes``.
 
-    It has the composite indexes of all lists, leaves payloads out of every index, and turns on time-to-live by
-    ``expires_at``. Time-to-live applies to all collections of the same name, so that ``runs``, ``spans`` and ``chunks``
-    hold for every session, trace and document.
+    It has the composite indexes of all lists and the indexes by version of collection groups, leaves payloads out of
+    every index, and turns on time-to-live by ``expires_at``. Time-to-live applies to all collections of the same name,
+    so that ``runs``, ``spans`` and ``chunks`` hold for every session, trace and document.
 
     Args:
         prefix: the store's prefix of collection names.
@@ -144,12 +171,20 @@ def firestore_indexes(prefix: str = "agno_") -> dict[str, Any]:
     Layout.check(prefix)
     overrides: list[dict[str, Any]] = []
     layout = Layout("", prefix)
-    for name in COLLECTIONS:
+    for name in DECLARED:
         group = layout.collection_id(name)
         overrides += [_exempt(group, "data"), _exempt(group, "expires_at", ttl=True)]
     overrides += [_exempt(CHUNKS, "data"), _exempt(CHUNKS, "expires_at", ttl=True)]
-    indexes = [each.as_json() for each in composite_indexes(COLLECTIONS, prefix)]
+    overrides += [_by_version(each) for each in group_indexes(DECLARED, prefix)]
+    indexes = [each.as_json() for each in composite_indexes(DECLARED, prefix)]
     return {"indexes": indexes, "fieldOverrides": overrides}
+
+
+def _by_version(index: Composite) -> dict[str, Any]:
+    # An override replaces the automatic indexes, which are therefore named with the one that is added.
+    wanted = [("COLLECTION", "ASCENDING"), ("COLLECTION", "DESCENDING"), ("COLLECTION_GROUP", index.order)]
+    indexes = [{"order": order, "queryScope": scope} for scope, order in wanted]
+    return {"collectionGroup": index.group, "fieldPath": index.sort, "indexes": indexes}
 
 
 def _exempt(group: str, name: str, *, ttl: bool = False) -> dict[str, Any]:

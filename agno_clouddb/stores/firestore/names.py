@@ -18,6 +18,7 @@ __all__ = ["CHUNKS", "Layout", "escape", "unescape"]
 CHUNKS = "chunks"
 """The subcollection of a document that holds the chunks of its payload."""
 
+_MAX_SEGMENT_BYTES = 1_500
 _ESCAPED = re.compile(r"\.[01]")
 _PLAIN = {".0": ".", ".1": "/"}
 _PREFIX = re.compile(r"(?!__)[^/\x00-\x1f\x7f]{0,200}")
@@ -89,6 +90,28 @@ class Layout:
     def key(self, document: str, name: str, parent: str | None) -> Key:
         """The key of a document that was found in this collection of the schema."""
         return Key(name, unescape(document.rpartition("/")[2]), parent)
+
+    def key_at(self, document: str, name: str) -> Key | None:
+        """The key of a document of this collection of the schema, by its full name alone.
+
+        Returns:
+            None where the document is somewhere else: under another prefix, or deeper down.
+        """
+        path = document.removeprefix(f"{self.root}/").split("/")
+        above = collection(name).parent
+        place = [self.collection_id(name)] if above is None else [self.collection_id(above), path[1], name]
+        if path[:-1] != place:
+            return None
+        return Key(name, unescape(path[-1]), None if above is None else unescape(path[1]))
+
+    def is_document(self, path: str, name: str) -> bool:
+        """Whether a path below the root can be that of a document in a collection of this id, be it foreign."""
+        parts = path.split("/")
+        return (
+            len(parts) % 2 == 0
+            and parts[-2] == self.collection_id(name)
+            and all(each not in ("", ".", "..") and len(each.encode()) <= _MAX_SEGMENT_BYTES for each in parts)
+        )
 
     @staticmethod
     def chunk(document: str, version: str, number: int) -> str:

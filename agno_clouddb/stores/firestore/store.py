@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -22,13 +23,15 @@ from agno_clouddb.stores.base import (
     Page,
     Progress,
     Query,
+    Scan,
     Store,
     Tally,
+    check_scan,
     check_write,
     chosen,
 )
 from agno_clouddb.stores.clock import epoch_seconds
-from agno_clouddb.stores.firestore.indexes import composite_indexes
+from agno_clouddb.stores.firestore.indexes import composite_indexes, group_indexes
 from agno_clouddb.stores.firestore.names import Layout
 from agno_clouddb.stores.firestore.tokens import Tokens
 from agno_clouddb.stores.usage import Usage
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from agno_clouddb.stores.firestore.client import Connection
     from agno_clouddb.stores.firestore.reader import Reader
+    from agno_clouddb.stores.firestore.scans import Scanner
     from agno_clouddb.stores.firestore.writer import Writer
 
 __all__ = ["FirestoreStore"]
@@ -54,6 +58,7 @@ class _Opened:
     loop: asyncio.AbstractEventLoop
     connection: Connection
     reader: Reader
+    scanner: Scanner
     writer: Writer
 
 
@@ -113,7 +118,7 @@ class FirestoreStore(Store):
         self._project = named or (_EMULATOR_PROJECT if self._emulator_host else None)
         self._database = database
         self._given = client
-        self._prefix = prefix
+        self.prefix = prefix
         self._deadline = deadline
         self._request_bytes = _EMULATOR_REQUEST_BYTES if self._emulator_host else _SERVICE_REQUEST_BYTES
         payload_bytes = self._request_bytes - _ENVELOPE_BYTES
@@ -137,10 +142,11 @@ class FirestoreStore(Store):
         self.name = self._describe()
         from agno_clouddb.stores.firestore.client import Connection
         from agno_clouddb.stores.firestore.reader import Reader
+        from agno_clouddb.stores.firestore.scans import Scanner
         from agno_clouddb.stores.firestore.writer import Writer
 
         connection = Connection(client, owned=self._given is None, name=self.name, usage=self.usage)
-        layout = Layout(connection.root, self._prefix)
+        layout = Layout(connection.root, self.prefix)
         reader = Reader(connection, layout, self._tokens, name=self.name, now=epoch_seconds)
         writer = Writer(
             connection,
@@ -151,7 +157,8 @@ class FirestoreStore(Store):
             request_bytes=self._request_bytes,
             now=epoch_seconds,
         )
-        self._opened = _Opened(asyncio.get_running_loop(), connection, reader, writer)
+        scanner = Scanner(connection, layout, name=self.name)
+        self._opened = _Opened(asyncio.get_running_loop(), connection, reader, scanner, writer)
 
     async def aclose(self) -> None:
         opened, self._opened = self._opened, None
@@ -162,18 +169,20 @@ class FirestoreStore(Store):
         self,
         collections: Collection[str] | None = None,
         *,
+        replicated: bool = False,
         wait_for_indexes: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Check that the database is there and can be read.
 
-        Firestore makes collections with their first document, so that there is nothing to create. Composite indexes
-        are deployed with its command-line tools, from what ``agno-clouddb schema firestore`` prints.
+        Firestore makes collections with their first document, so that there is nothing to create. Indexes are deployed
+        with its command-line tools, from what ``agno-clouddb schema firestore`` prints.
 
         Args:
             collections: whose indexes to wait for, by name; None: all.
-            wait_for_indexes: wait until the composite indexes are built, for at most half an hour. An emulator has
-                none.
+            replicated: wait also for the indexes of the collection ``replication``, and for those by version that are
+                not automatic: of children, whatever their parents.
+            wait_for_indexes: wait until the indexes are built, for at most half an hour. An emulator has none.
             progress: is told of every index how far it is.
 
         Raises:
@@ -183,7 +192,7 @@ class FirestoreStore(Store):
             IndexNotReady: an index is not deployed, or not built in time.
             Throttled, StoreUnavailable: it does not answer.
         """
-        names = chosen(collections)
+        names = chosen(collections, replicated=replicated)
         opened = self._require_open()
         await opened.reader.get([Key("sessions", "provision")], self._until())
         if not wait_for_indexes:
@@ -194,7 +203,10 @@ class FirestoreStore(Store):
             return
         admin = await asyncio.to_thread(_import_admin)
         service = admin.IndexService(opened.connection, self.name, self._deadline)
-        await admin.await_indexes(service.states, composite_indexes(names, self._prefix), self.name, progress)
+        wanted = composite_indexes(names, self.prefix)
+        if replicated:
+            wanted += group_indexes(names, self.prefix)
+        await admin.await_indexes(partial(service.states, wanted), wanted, self.name, progress)
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         for key in keys:
@@ -241,6 +253,16 @@ class FirestoreStore(Store):
         """
         query.check_field(by)
         return await self._require_open().reader.tally(query, by, self._until)
+
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        """As the port says: one request, which reads at most ``limit`` documents, and no more than 1,000.
+
+        The order without ``since`` is that of the documents' names, by parents for children. With ``since``, children
+        are found in a collection group, which has those of all prefixes in the database: these are read, and charged,
+        and left out. Where several stores share a database, each finds the others' changes so.
+        """
+        check_scan(collection, limit, since)
+        return await self._require_open().scanner.scan(collection, limit, since, cursor, self._until())
 
     def _client(self) -> AsyncClient:
         if self._given is not None:
