@@ -1,74 +1,108 @@
-"""CircuitStore: a store that is waited for only a moment once it has failed, until it answers again.
+"""CircuitStore: a store that is left alone once it has failed, until a probe finds that it answers again.
 
-A circuit breaker (M. Nygard, "Release It!", 2007) that goes on asking: a store which is back is used at once, and one
-which is not costs a call a moment instead of its whole deadline. Now and then a call waits for the whole deadline, so
-that a store which is slow rather than down is not left out for good.
+A circuit breaker (M. Nygard, "Release It!", 2007). Closed, calls go through. Open, they fail at once, so that a dead
+cloud costs its callers nothing. Half-open, one probe in the background is under way, for which no caller waits.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import anyio
 
-from agno_clouddb.errors import (
-    CloudDBError,
-    ConfigurationError,
-    InvalidRecord,
-    LifecycleError,
-    NotProvisioned,
-    QueryNotIndexed,
-    StoreUnavailable,
-    Throttled,
-)
+from agno_clouddb.errors import CloudDBError, StoreUnavailable
+from agno_clouddb.fanout.failures import OUTAGES
+from agno_clouddb.fanout.health import CircuitState
+from agno_clouddb.fanout.hints import LAST_VERSION
 from agno_clouddb.stores.base import (
     Batch,
     Consistency,
     Cursor,
+    Delete,
     Failed,
     Key,
     Mutation,
     Outcome,
     Page,
     Query,
+    Scan,
     Store,
     Tally,
 )
+from agno_clouddb.stores.schema import REPLICATION
 from agno_clouddb.stores.wrapper import WrapperStore
 
-__all__ = ["CALLERS_FAULT", "CircuitStore"]
-
-CALLERS_FAULT = (InvalidRecord, QueryNotIndexed, LifecycleError)
-"""Errors that say nothing of the store: every store would raise them."""
+__all__ = ["PROBE", "CircuitStore", "insisting"]
 
 T = TypeVar("T")
 
-_STORES_FAULT = (StoreUnavailable, Throttled, NotProvisioned, ConfigurationError)
-
 _log = logging.getLogger(__name__)
 
-_IMPATIENT = 0.5  # seconds that a store which has failed is waited for
-_TRIAL_EVERY = 10.0  # seconds after which such a store is waited for until its own deadline
+_FAILURES, _SPAN = 3, 1.0  # in a row, and the seconds between the first and the last, after which the circuit opens
+_SLOW = 0.5  # of the deadline: a call that takes longer counts as a failure, and one that fails so opens the circuit
+_LATENCIES = 128  # how many of the last calls are remembered
+
+PROBE = Key(REPLICATION.name, "probe")
+"""A key under which nothing is stored, to see whether a store answers."""
+
+
+_insisted: ContextVar[bool] = ContextVar("agno_clouddb_insisted", default=False)
+
+
+@contextmanager
+def insisting() -> Iterator[None]:
+    """Let the calls in a block through open circuits: for when no other store has answered."""
+    token = _insisted.set(True)
+    try:
+        yield
+    finally:
+        _insisted.reset(token)
 
 
 class CircuitStore(WrapperStore):
-    """Lets calls of a store through, and remembers whether it carries them out; a change of that is logged.
+    """Lets calls of a store through while it carries them out, each for at most a deadline.
 
     Args:
         inner: the store.
-        now: a clock in seconds; replaced in tests.
+        deadline: seconds after which a call that has not ended is given up.
     """
 
-    def __init__(self, inner: Store, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, inner: Store, *, deadline: float) -> None:
         super().__init__(inner)
+        self.opened: Callable[[CircuitStore], None] = _nothing
+        """Is told when the circuit opens, and is to see to it that it is probed."""
+        self.last_resort: Callable[[], bool] = _never
+        """Whether calls go through all the same, as when no store has a closed circuit."""
+        self.state: CircuitState = "closed"
         self.failure: CloudDBError | None = None
-        """Why the store did not carry out the last call; None when it did."""
-        self._first = StoreUnavailable("")
-        self._now = now
-        self._trial_at = 0.0
+        """Why the last call failed that did; None when a call has succeeded since."""
+        self.last_error: CloudDBError | None = None
+        """The last failure, also when the store has answered since."""
+        self.latencies: deque[float] = deque(maxlen=_LATENCIES)
+        """How long the last calls took that the store carried out, in seconds."""
+        self._deadline = deadline
+        self._failures = 0
+        self._failing_since = 0.0
+        self._failed_writing = False
+
+    @property
+    def available(self) -> bool:
+        """Whether a call made now goes to the store."""
+        return self.state == "closed" or _insisted.get() or self.last_resort()
+
+    def refusal(self) -> StoreUnavailable:
+        """What a call is answered while the circuit is open."""
+        reason = self.failure.message if self.failure is not None else "it has failed"
+        return StoreUnavailable(
+            f"the store is left alone for now: {reason}",
+            store=self.name,
+            remedy="A probe in the background finds when it answers again",
+        )
 
     async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
         return await self._read(lambda: self.inner.get(keys, consistency=consistency, dead=dead))
@@ -84,42 +118,102 @@ class CircuitStore(WrapperStore):
     async def tally(self, query: Query, by: str) -> Mapping[str, Tally]:
         return await self._read(lambda: self.inner.tally(query, by))
 
+    async def scan(self, collection: str, *, limit: int, since: str | None = None, cursor: str | None = None) -> Scan:
+        return await self._read(lambda: self.inner.scan(collection, limit=limit, since=since, cursor=cursor))
+
     async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        if not self.available:
+            return (Failed(self.refusal()),) * len(mutations)
+        began = anyio.current_time()
         try:
             outcomes = await self._within(lambda: self.inner.write(mutations, atomic=atomic))
         except StoreUnavailable as error:
-            self._answered(error)
+            self._failed_writing = True
+            self._ended(began, error)
             return (Failed(error, applied=True),) * len(mutations)
-        errors = (each.error for each in outcomes if isinstance(each, Failed))
-        self._answered(next((each for each in errors if isinstance(each, _STORES_FAULT)), None))
+        failed = [each.error for each in outcomes if isinstance(each, Failed)]
+        outage = next((error for error in failed if isinstance(error, OUTAGES)), None)
+        refused_all = outage is not None and len(failed) == len(outcomes)
+        self._failed_writing = self._failed_writing or refused_all
+        self._ended(began, outage if refused_all else None)
         return outcomes
 
+    async def probe(self) -> bool:
+        """Ask the store whether it answers again; when it does, the circuit is closed."""
+        if self.state == "open":
+            self.state = "half-open"
+        try:
+            await self._within(self._probe_write if self._failed_writing else lambda: self.inner.get([PROBE]))
+        except OUTAGES as error:
+            self.failure = self.last_error = error
+        except CloudDBError:
+            self._close()  # an answer, if no good one: callers are to see it
+        else:
+            self._close()
+        finally:
+            if self.state == "half-open":
+                self.state = "open"
+        return self.state == "closed"
+
+    async def _probe_write(self) -> None:
+        """Write as callers do whose writes have failed, where there is nothing to delete."""
+        (outcome,) = await self.inner.write([Delete(PROBE, LAST_VERSION)])
+        if isinstance(outcome, Failed):
+            raise outcome.error
+
     async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
+        if not self.available:
+            raise self.refusal()
+        began = anyio.current_time()
         try:
             answer = await self._within(call)
-        except _STORES_FAULT as error:
-            self._answered(error)
+        except OUTAGES as error:
+            self._ended(began, error)
             raise
-        self._answered(None)
+        self._ended(began, None)
         return answer
 
     async def _within(self, call: Callable[[], Awaitable[T]]) -> T:
-        if not isinstance(self.failure, StoreUnavailable) or self._now() >= self._trial_at:
-            self._trial_at = self._now() + _TRIAL_EVERY
-            return await call()
-        with anyio.move_on_after(_IMPATIENT):
+        with anyio.move_on_after(self._deadline):
             return await call()
         raise StoreUnavailable(
-            f"no answer within {_IMPATIENT} seconds, after an earlier failure: {self._first.message}",
+            f"no answer within {self._deadline:g} seconds",
             store=self.name,
-            remedy="The store is asked again with every call",
-        ) from self._first
+            remedy="Try again, or give `connect` a longer deadline",
+        )
 
-    def _answered(self, failure: CloudDBError | None) -> None:
-        if failure is not None and type(failure) is not type(self.failure):
-            _log.warning("going on without %s: %s", self.name, failure)
-        elif failure is None and self.failure is not None:
+    def _ended(self, began: float, failure: CloudDBError | None) -> None:
+        """Remember how a call has ended that began at a time of the event loop's clock."""
+        took = anyio.current_time() - began
+        slow = took >= _SLOW * self._deadline
+        if failure is None:
+            self.latencies.append(took)
+            if not slow:
+                self._close()
+                return
+        else:
+            self.failure = self.last_error = failure
+        self._failures += 1
+        if self._failures == 1:
+            self._failing_since = anyio.current_time()
+        lasting = self._failures >= _FAILURES and anyio.current_time() - self._failing_since >= _SPAN
+        if self.state == "closed" and (lasting or (slow and failure is not None)):
+            self.state = "open"
+            if self.failure is None:
+                self.failure = StoreUnavailable(f"its calls take over {took:.1f} seconds", store=self.name)
+            _log.warning("going on without %s: %s", self.name, self.failure)
+            self.opened(self)
+
+    def _close(self) -> None:
+        if self.state != "closed":
             _log.warning("%s answers again", self.name)
-        if not isinstance(self.failure, StoreUnavailable) and isinstance(failure, StoreUnavailable):
-            self._first = failure
-        self.failure = failure
+        self.state, self.failure, self._failures = "closed", None, 0
+        self._failed_writing = False
+
+
+def _nothing(circuit: CircuitStore) -> None:
+    """Tell nobody."""
+
+
+def _never() -> bool:
+    return False

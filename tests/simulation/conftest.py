@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-SCHEDULES = 400
+SCHEDULES = 500
+_PART = 50  # schedules of one test, so that workers share them
 
 
-@pytest.fixture
-def simulation_seeds(request: pytest.FixtureRequest) -> range:
-    """The seeds to run: the one given by ``--seed``, or the first few hundred."""
-    seed = request.config.getoption("--seed")
-    return range(SCHEDULES) if seed is None else range(seed, seed + 1)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``simulation_seeds``, the seeds to run: the one given by ``--seed``, or the first few hundred in parts."""
+    if "simulation_seeds" in metafunc.fixturenames:
+        seed = metafunc.config.getoption("--seed")
+        if seed is None:
+            parts = [range(first, first + _PART) for first in range(0, SCHEDULES, _PART)]
+        else:
+            parts = [range(seed, seed + 1)]
+        metafunc.parametrize("simulation_seeds", parts, ids=[f"{part.start}-{part.stop - 1}" for part in parts])

@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.fanout.store import FanOutStore
-from agno_clouddb.fanout.writer import tombstone
+from agno_clouddb.fanout.tombstones import tombstone
 from agno_clouddb.stores.base import (
     Batch,
     Condition,

@@ -109,6 +109,7 @@ class Schedule:
         for store in self.stores:
             store.plan = None
             store.up()
+        await self.fanout.probe()
         batch = await self.fanout.get(KEYS)
         assert not batch.degraded
         for key, item in zip(KEYS, batch.items, strict=True):

@@ -9,7 +9,7 @@ import pytest
 
 from agno_clouddb import ConflictError
 from agno_clouddb.fanout.store import FanOutStore
-from agno_clouddb.fanout.writer import tombstone
+from agno_clouddb.fanout.tombstones import tombstone
 from agno_clouddb.stores.base import Condition, Failed, Item, Key, Put, Refused, Stored
 from agno_clouddb.stores.clock import HybridClock, epoch_seconds, wall_clock_millis
 from agno_clouddb.stores.memory import MemoryStore

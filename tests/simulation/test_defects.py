@@ -1,0 +1,23 @@
+"""Every deliberate defect of the coordinator breaks a rule within the schedules that a test run makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.conftest import SCHEDULES
+from tests.simulation.defects import DEFECTS
+from tests.simulation.schedules import drawn
+from tests.simulation.simulation import run
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_caught(name: str) -> None:
+    for seed in range(SCHEDULES):
+        with DEFECTS[name]():
+            result = run(drawn(seed))
+        # A rule that is broken without the defect as well says nothing of it.
+        if result.violation is not None and run(drawn(seed)).violation is None:
+            print(f"{name}: caught after {seed + 1} schedules, {result.violation}")
+            return
+    pytest.fail(f"{name} is not caught in {SCHEDULES} schedules")
