@@ -1,0 +1,122 @@
+"""What all families of calls of the agno database share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from agno.db.base import AsyncBaseDb
+from agno.utils.string import generate_id
+
+from agno_clouddb.database import Database, connect
+from agno_clouddb.errors import ConfigurationError
+from agno_clouddb.integrations.agno.loops import Loops
+from agno_clouddb.integrations.agno.pages import Bookmarks
+from agno_clouddb.integrations.agno.unapproved import Unapproved
+from agno_clouddb.repositories.entries import Entries
+from agno_clouddb.stores.base import Store
+from agno_clouddb.stores.memory import MemoryStore
+
+__all__ = ["PREFIX", "Family"]
+
+PREFIX = "agno_clouddb_"
+"""What the names of tables and collections begin with by default: those of agno's own adapters begin with ``agno_``."""
+
+
+class Family(AsyncBaseDb):
+    """The base of the families of calls: where the Database of the running event loop comes from.
+
+    Args:
+        *stores: URLs, as ``connect`` takes them; or Stores, which serve one event loop at a time; or functions that
+            make a Store for each event loop.
+        database: a Database that you open and close yourself, instead of stores.
+        provision: create missing tables, collections and indexes before the first use.
+        history_runs: how many of a session's runs are read for a turn, at least; None: all. See AsyncCloudDb.
+        id: what agno knows this database by; by default the same for the same URLs.
+        **options: of ``connect``, such as ``prefix``, ``reads``, ``acks`` or ``ttl``.
+
+    Raises:
+        ConfigurationError: neither stores nor a Database are given, or both; an option is wrong, also as ``connect``
+            says.
+    """
+
+    def __init__(
+        self,
+        *stores: str | Store | Callable[[], Store],
+        database: Database | None = None,
+        provision: bool = False,
+        history_runs: int | None = None,
+        id: str | None = None,
+        **options: Any,
+    ) -> None:
+        if (database is None) is (not stores):
+            raise ConfigurationError("give either URLs of stores, or `database`")
+        if database is not None and options:
+            raise ConfigurationError(f"{', '.join(sorted(options))} cannot be given with `database`, which has its own")
+        if history_runs is not None and (type(history_runs) is not int or history_runs < 1):
+            raise ConfigurationError(f"history_runs is {history_runs!r}, not a number from 1 on, or None")
+        self._history_runs = history_runs
+        self._urls = [each for each in stores if isinstance(each, str)]
+        named = " ".join(self._urls) if self._urls and "memory://" not in self._urls else ""
+        super().__init__(id=id or (generate_id(f"{named} {options.get('prefix', PREFIX)}") if named else None))
+        self._options = {"prefix": PREFIX, **options}
+        self._given = database
+        # What is kept in memory is the same for all event loops, whatever becomes of the connections.
+        kept = [_Lasting(each) if isinstance(each, str) and each.startswith("memory://") else each for each in stores]
+        self._loops = Loops(
+            lambda: connect(*(each() if callable(each) else each for each in kept), **self._options),
+            provision=provision,
+        )
+        self._provision = provision
+        self._bookmarks = Bookmarks()
+        self._unapproved = Unapproved()
+        if database is None:
+            self._loops.check()
+
+    async def database(self) -> Database:
+        """The Database behind this one in the running event loop, open: for what agno has no call for.
+
+        Raises:
+            ConfigurationError: region, project or credentials are missing or malformed.
+            StoreUnavailable: a store cannot be opened.
+        """
+        if self._given is not None:
+            await self._given.open()
+            return self._given
+        return await self._loops.database()
+
+    async def close(self) -> None:
+        """Give back the connections of the running event loop. A later call opens them again.
+
+        What is open in another loop is closed when that loop ends, as by ``asyncio.run``. A Database that was given is
+        left open to whoever has opened it.
+        """
+        await self._loops.aclose()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What this database is made from, as JSON, without credentials.
+
+        Raises:
+            ConfigurationError: it is not made from URLs alone.
+        """
+        if not self._urls or self._given is not None:
+            raise ConfigurationError("only a database that is made from URLs can be made again from a dict")
+        plain = {name: value for name, value in self._options.items() if isinstance(value, str | int | float | bool)}
+        own = {"type": "async_cloud", "urls": self._urls, "provision": self._provision, "options": plain}
+        return {**super().to_dict(), **own, "history_runs": self._history_runs}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The database that ``to_dict`` tells of."""
+        own = {name: data.get(name) for name in ("history_runs", "id")}
+        return cls(*data["urls"], provision=data.get("provision", False), **own, **data.get("options", {}))
+
+    async def _entries(self) -> Entries:
+        return (await self.database()).entries
+
+
+class _Lasting(MemoryStore):
+    """A store in memory that goes on when one of the event loops that use it has ended."""
+
+    async def aclose(self) -> None:
+        """Stay open."""

@@ -1,0 +1,102 @@
+"""The same calls made of agno's AsyncSqliteDb and of AsyncCloudDb: each must give what the other gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from agno.db.base import AsyncBaseDb
+
+__all__ = ["Call", "Difference", "compare", "normalised"]
+
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_SLACK = 1_000  # seconds from now within which a moment counts as now
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an agno database.
+
+    Args:
+        method: its name.
+        arguments: by name; a function without arguments makes the value anew for each database.
+        ordered: whether a list that it answers, alone or with a total, has an order.
+    """
+
+    method: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    ordered: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.method}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+class Difference(AssertionError):
+    """Two databases have answered differently."""
+
+
+async def compare(calls: Sequence[Call], theirs: AsyncBaseDb, ours: AsyncBaseDb) -> None:
+    """Make all calls of both, one after the other.
+
+    Raises:
+        Difference: one was answered differently; tells the calls up to it, and both answers.
+    """
+    for number, call in enumerate(calls):
+        expected, found = await _answer(call, theirs), await _answer(call, ours)
+        if expected != found:
+            before = "\n  ".join(map(str, calls[: number + 1]))
+            raise Difference(f"after\n  {before}\nagno answers\n  {expected!r}\nand this library\n  {found!r}")
+
+
+async def _answer(call: Call, db: AsyncBaseDb) -> Any:
+    arguments = {name: value() if callable(value) else value for name, value in call.arguments.items()}
+    try:
+        answer = normalised(await getattr(db, call.method)(**arguments))
+        return answer if call.ordered else _unordered(answer)
+    except Exception as error:  # what both raise must be alike, whatever it is
+        return f"raises {_kind(error)}"
+
+
+def _unordered(answer: Any) -> Any:
+    if isinstance(answer, tuple):
+        return tuple(map(_unordered, answer))
+    return sorted(answer, key=repr) if isinstance(answer, list) else answer
+
+
+def _kind(error: Exception) -> str:
+    """What an error comes to: the databases have classes of their own for the same."""
+    return "ValueError" if isinstance(error, ValueError) else "an error"
+
+
+def normalised(value: Any) -> Any:
+    """An answer without what differs by nature: moments that are about now, made up ids, the kinds of sequences."""
+    if isinstance(value, bool | None):
+        return value
+    if isinstance(value, str):
+        if _UUID.fullmatch(value):
+            return "id"  # made up
+        # agno writes moments as ISO text too, in the time of the place.
+        return normalised(datetime.fromisoformat(value).timestamp()) if _ISO.fullmatch(value) else value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, int | float):
+        now = time.time()
+        return "now" if abs(value - now) < _SLACK or abs(value / 1_000 - now) < _SLACK else value
+    if isinstance(value, Mapping):
+        return {key: normalised(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(normalised(each) for each in value)
+    if isinstance(value, Iterable):
+        return [normalised(each) for each in value]
+    if hasattr(value, "to_dict"):
+        return type(value).__name__, normalised(value.to_dict())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value).__name__, normalised(dataclasses.asdict(value))
+    return repr(value)

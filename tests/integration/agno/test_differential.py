@@ -1,0 +1,173 @@
+"""Random calls of AsyncCloudDb answer as those of agno's AsyncSqliteDb do, on every engine.
+
+``--sequences 2000`` makes so many sequences of calls on each engine, in place of the few of a run of all tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import urllib.request
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from agno.db.sqlite import AsyncSqliteDb
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agno_clouddb.integrations.agno import AsyncCloudDb
+from agno_clouddb.stores.dynamodb.driver import LOCAL_CREDENTIAL
+from tests.integration.agno import (
+    calls_accounts,
+    calls_approvals,
+    calls_evals,
+    calls_knowledge,
+    calls_learnings,
+    calls_memories,
+    calls_metrics,
+    calls_schedules,
+    calls_sessions,
+    calls_tokens,
+    calls_tool_results,
+    calls_traces,
+    calls_transcripts,
+    calls_versions,
+)
+from tests.integration.agno.differential import Call, compare
+
+FAMILIES = (
+    calls_sessions,
+    calls_memories,
+    calls_knowledge,
+    calls_evals,
+    calls_metrics,
+    calls_traces,
+    calls_learnings,
+    calls_schedules,
+    calls_approvals,
+    calls_tool_results,
+    calls_transcripts,
+    calls_accounts,
+    calls_tokens,
+    calls_versions,
+)
+
+# What agno does with SQLAlchemy and is warned for would be an error here, and agno's answer.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+MAX_CALLS = 15
+SEQUENCES = {"memory": 150, "sqlite": 50, "dynamodb_local": 15, "firestore": 15}
+"""How many sequences a run of all tests makes on each engine."""
+
+
+def sequences(*families: Any) -> st.SearchStrategy[list[Call]]:
+    """Sequences of calls of some families, after those that come first in each."""
+    first: list[Call] = [call for family in families for call in getattr(family, "FIRST", ())]
+    calls = st.one_of([call for family in families for call in family.CALLS])
+    return st.lists(calls, min_size=1, max_size=MAX_CALLS).map(lambda drawn: [*first, *drawn])
+
+
+# Most sequences are of one family, whose calls then meet; some are of all.
+ONE = [sequences(family) for family in FAMILIES]
+ALL = sequences(*FAMILIES)
+
+
+def check(engine: str, number: int, fresh: Callable[[str], AsyncCloudDb]) -> None:
+    """Make so many sequences of calls of both; each of a database without records.
+
+    Args:
+        engine: what it is called in the tests' output.
+        number: how many.
+        fresh: makes ours, given a folder that is there for one sequence.
+    """
+    made = 0
+
+    @settings(max_examples=number, deadline=None, database=None, print_blob=True, suppress_health_check=[*HealthCheck])
+    @given(st.one_of([*ONE, ALL]))
+    def sequence(calls: Sequence[Call]) -> None:
+        nonlocal made
+        made += 1
+
+        async def both() -> None:
+            theirs = AsyncSqliteDb(db_file=str(Path(folder) / "agno.sqlite"))
+            ours = fresh(folder)
+            try:
+                await theirs._create_all_tables()  # type: ignore[no-untyped-call]
+                await compare(calls, theirs, ours)
+            finally:
+                await theirs.close()
+                await ours.close()
+
+        with tempfile.TemporaryDirectory() as folder:
+            asyncio.run(both())
+
+    sequence()
+    print(f"{made} sequences of calls on {engine} without a difference")
+
+
+@pytest.fixture
+def number(request: pytest.FixtureRequest) -> Callable[[str], int]:
+    """How many sequences to make on an engine."""
+    asked: int | None = request.config.getoption("--sequences")
+    return lambda engine: asked or SEQUENCES[engine]
+
+
+@pytest.mark.memory
+def test_in_memory(number: Callable[[str], int]) -> None:
+    check("memory", number("memory"), lambda folder: AsyncCloudDb("memory://", provision=True))
+
+
+@pytest.mark.sqlite
+def test_on_sqlite(number: Callable[[str], int]) -> None:
+    check("sqlite", number("sqlite"), lambda folder: AsyncCloudDb(f"sqlite:///{folder}/ours.sqlite", provision=True))
+
+
+def test_on_dynamodb_local(number: Callable[[str], int], dynamodb_local_url: str, prefix: str) -> None:
+    made = partial(AsyncCloudDb, dynamodb_local_url, prefix=prefix)
+    asyncio.run(_provisioned(made(provision=True)))
+    client = boto3.client(
+        "dynamodb",
+        region_name="us-east-1",
+        endpoint_url=dynamodb_local_url.partition("endpoint_url=")[2],
+        # DynamoDB Local keeps the tables of each access key apart.
+        aws_access_key_id=LOCAL_CREDENTIAL,
+        aws_secret_access_key=LOCAL_CREDENTIAL,
+    )
+    with closing(client):
+
+        def fresh(folder: str) -> AsyncCloudDb:
+            for name in client.list_tables()["TableNames"]:
+                if name.startswith(prefix):
+                    _empty(client, name)
+            return made()
+
+        check("dynamodb_local", number("dynamodb_local"), fresh)
+
+
+def test_on_firestore(number: Callable[[str], int], firestore_url: str, prefix: str) -> None:
+    host = firestore_url.partition("emulator_host=")[2].partition("&")[0]
+    project = f"differential-{prefix.strip('_')}"  # whose documents are all this test's
+    documents = f"http://{host}/emulator/v1/projects/{project}/databases/(default)/documents"
+
+    def fresh(folder: str) -> AsyncCloudDb:
+        urllib.request.urlopen(urllib.request.Request(documents, method="DELETE")).close()
+        return AsyncCloudDb(f"firestore://{project}?emulator_host={host}")
+
+    check("firestore", number("firestore"), fresh)
+
+
+async def _provisioned(db: AsyncCloudDb) -> None:
+    await db.database()
+    await db.close()
+
+
+def _empty(client: Any, name: str) -> None:
+    """Delete the items of a table."""
+    keys = [each["AttributeName"] for each in client.describe_table(TableName=name)["Table"]["KeySchema"]]
+    for item in client.scan(TableName=name)["Items"]:
+        client.delete_item(TableName=name, Key={key: item[key] for key in keys})
