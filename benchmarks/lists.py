@@ -88,8 +88,9 @@ def records(repository: str) -> Iterator[Any]:
             kind = ("accuracy", "agent_as_judge", "performance", "reliability")[n % 4]
             yield EvalRun(run_id=name, eval_type=kind, eval_data={"n": n}, model_id=value, created_at=at, **scope)
         elif repository == "knowledge":
+            owner = value if value != "9" else None
             yield KnowledgeContent(
-                id=name, name=name, type=value, status=value, linked_to=value, user_id=value, created_at=at
+                id=name, name=name, type=value, status=value, linked_to=value, user_id=owner, created_at=at
             )
         elif repository == "traces":
             yield Trace(
@@ -114,7 +115,12 @@ def records(repository: str) -> Iterator[Any]:
 def filters(repository: str, db: Database) -> Iterator[dict[str, Any]]:
     """No filter, and each filter by the value of a field alone."""
     yield {}
-    known = {"session_type": "team", "eval_type": "accuracy", "status": "OK" if repository == "traces" else "3"}
+    known = {
+        "session_type": "team",
+        "eval_type": "accuracy",
+        "audience": "everyone",
+        "status": "OK" if repository == "traces" else "3",
+    }
     for name, each in getattr(db, repository).lists.filters.items():
         if each.kind in ("equal", "any"):
             yield {name: known.get(name, "3")}

@@ -1,0 +1,98 @@
+"""What an import and the first opening of a store take, each in a fresh interpreter, in turns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from benchmarks.options import Options
+
+__all__ = ["LIMIT", "run"]
+
+LIMIT = 80
+"""Milliseconds that ``import agno_clouddb`` may take beyond ``import pydantic`` alone."""
+
+_ROUNDS, _ROUNDS_FULL = 15, 40
+_SHOWN = 12  # packages
+
+_OPEN = """
+import asyncio, agno_clouddb
+
+async def main():
+    async with agno_clouddb.connect({url!r}):
+        pass
+
+asyncio.run(main())
+"""
+_URLS = {
+    "memory": "memory://",
+    "SQLite": "sqlite:////tmp/agno_clouddb-never-written.sqlite",
+    "DynamoDB": "dynamodb://us-east-1?endpoint_url=http://127.0.0.1:9",
+    "Firestore": "firestore://project?emulator_host=127.0.0.1:9",
+}
+_CODE: Mapping[str, str] = {
+    "import pydantic": "from pydantic import BaseModel",
+    "import agno_clouddb": "import agno_clouddb; agno_clouddb.connect, agno_clouddb.Session",
+    **{f"import and open {name}": _OPEN.format(url=url) for name, url in _URLS.items()},
+    "import boto3": "import boto3",
+    "import google.cloud.firestore": "import google.cloud.firestore",
+}
+_TIMED = """
+import time
+wall, processor = time.perf_counter(), time.process_time()
+{code}
+print(time.perf_counter() - wall, time.process_time() - processor)
+"""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure it all.
+
+    Returns:
+        ``times``: by what is run, medians in milliseconds, on the clock and of the processor; ``beyond_pydantic``: the
+        median of the differences, round by round; ``by_package``: whose modules take the import's time.
+    """
+    rounds = _ROUNDS_FULL if options.full else _ROUNDS
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in _CODE}
+    for number in range(rounds + 1):
+        options.say(f"import: round {number} of {rounds}")
+        for name, code in _CODE.items():
+            wall, processor = map(float, _python("-c", _TIMED.format(code=code)).stdout.split())
+            if number:  # the first round warms the caches of files and byte code
+                times[name].append((1000 * wall, 1000 * processor))
+    beyond = [
+        (own[0] - base[0], own[1] - base[1])
+        for own, base in zip(times["import agno_clouddb"], times["import pydantic"], strict=True)
+    ]
+    return {
+        "rounds": rounds,
+        "limit": LIMIT,
+        "times": {name: _medians(each) for name, each in times.items()},
+        "beyond_pydantic": _medians(beyond),
+        "by_package": _packages(_python("-X", "importtime", "-c", _CODE["import agno_clouddb"]).stderr),
+    }
+
+
+def _medians(measured: list[tuple[float, float]]) -> dict[str, float]:
+    return {
+        "wall": round(median(each[0] for each in measured), 1),
+        "cpu": round(median(each[1] for each in measured), 1),
+    }
+
+
+def _packages(log: str) -> dict[str, float]:
+    """What an import has taken by package, in milliseconds, the most first; without what Python always imports."""
+    took: Counter[str] = Counter()
+    for line in log.splitlines():
+        own, _, module = line.removeprefix("import time:").split("|")
+        if own.strip().isdigit():
+            took[module.strip().partition(".")[0]] += int(own)
+    return {name: round(each / 1000, 1) for name, each in took.most_common(_SHOWN)}
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
