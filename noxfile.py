@@ -10,7 +10,12 @@ from pathlib import Path
 
 import nox
 
-_TESTS = ["unit", "conformance", "simulation", "integration", "acceptance"]
+_TESTS = ["unit", "conformance", "simulation", "integration", "outages", "acceptance"]
+# Shared out among workers, each of which starts engines of its own: what the clock does not matter for.
+_WORKERS = {
+    "conformance": ("-n", "2", "--dist", "load"),
+    "simulation": ("-n", "auto", "--dist", "worksteal"),
+}
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["lint", "types", "docs", *_TESTS, "coverage"]
@@ -20,7 +25,7 @@ _ENVIRONMENT = Path(".nox/shared")
 _REPORTS = Path(".cache/reports")
 _COVERAGE = Path(".cache/coverage")
 _ready = False  # whether this run has brought the environment up to date
-_tested: set[str] = set()  # the tests that this run has run whole
+_tested: set[str] = set()  # the tests that this run has run whole, or has begun to
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -62,6 +67,12 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def outages(session: nox.Session) -> None:
+    """Acknowledged writes through outages of the engines, and the death of the writer."""
+    _test(session)
+
+
+@nox.session
 def acceptance(session: nox.Session) -> None:
     """Whole conversations, budgets, documents and examples."""
     _test(session)
@@ -77,6 +88,23 @@ def coverage(session: nox.Session) -> None:
     files = [str(_COVERAGE / name) for name in _TESTS]
     session.run(_python(session), "-m", "coverage", "combine", "--keep", *files, env=environment)
     session.run(_python(session), "-m", "coverage", "report", env=environment)
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """Any number of schedules of the simulation: ``nox -s simulate -- --schedules 20000 --seed 0``."""
+    session.run(_python(session), "-m", "tests.simulation.campaign", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, all or some: ``nox -s bench -- cost import``; benchmarks/README.md."""
+    python = _python(session)
+    project = nox.project.load_toml("pyproject.toml")
+    session.run(python, "-m", "pip", "install", "--quiet", *nox.project.dependency_groups(project, "bench"))
+    session.run(
+        python, "-m", "benchmarks", *session.posargs, env={"AGNO_CLOUDDB_CACHE": str(Path(".cache").absolute())}
+    )
 
 
 @nox.session
@@ -99,15 +127,15 @@ def docs(session: nox.Session) -> None:
 
 
 def _test(session: nox.Session) -> None:
-    _pytest(session, session.name, *session.posargs)
     if not session.posargs:
-        _tested.add(session.name)
+        _tested.add(session.name)  # also when a test fails: running all again would not change that
+    _pytest(session, session.name, *session.posargs)
 
 
 def _pytest(session: nox.Session, name: str, *options: str) -> None:
     reports = (f"--junitxml={_REPORTS / name}.xml", "--cov", "--cov-report=", "--cov-fail-under=0")
     session.run(
-        *(_python(session), "-m", "pytest", f"tests/{name}", *reports, *options),
+        *(_python(session), "-m", "pytest", f"tests/{name}", *reports, *(options or _WORKERS.get(name, ()))),
         env={"COVERAGE_FILE": str((_COVERAGE / name).absolute())},
     )
 

@@ -23,6 +23,7 @@ store, collection and key it is about, what happened, and what to do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -181,13 +182,15 @@ class IndexNotReady(CloudDBError):
 class NotProvisioned(CloudDBError):
     """A table, collection or index that the call needs does not exist."""
 
-    def __init__(self, message: str, *, store: str | None = None, collection: str | None = None) -> None:
-        super().__init__(
-            message,
-            store=store,
-            collection=collection,
-            remedy="Call `await db.provision()` once, or check region, project and prefix",
-        )
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str | None = None,
+        collection: str | None = None,
+        remedy: str = "Call `await db.provision()` once, or check region, project and prefix",
+    ) -> None:
+        super().__init__(message, store=store, collection=collection, remedy=remedy)
 
 
 class Throttled(CloudDBError):
@@ -204,12 +207,24 @@ class PartialWrite(CloudDBError):
     Args:
         acked: names of the stores that have the write.
         failed: the error of each store that does not, or may not, have it, by store name.
+        unhinted: of the stores in ``failed`` for which no store that has the write keeps a hint of it: why that could
+            not be kept, by the name of the store that lacks the write.
     """
 
-    def __init__(self, acked: tuple[str, ...], failed: Mapping[str, CloudDBError], *, key: Key | None = None) -> None:
+    def __init__(
+        self,
+        acked: tuple[str, ...],
+        failed: Mapping[str, CloudDBError],
+        *,
+        unhinted: Mapping[str, CloudDBError] = MappingProxyType({}),
+        key: Key | None = None,
+    ) -> None:
         self.acked = acked
         self.failed = dict(failed)
-        reasons = "; ".join(f"{name}: {error}" for name, error in self.failed.items())
+        self.unhinted = dict(unhinted)
+        lacking = [f"{name}: {error}" for name, error in self.failed.items()]
+        without = [f"no hint could be kept for {name}: {error}" for name, error in self.unhinted.items()]
+        reasons = "; ".join([*lacking, *without])
         super().__init__(
             f"written to {', '.join(acked)} but not to {', '.join(self.failed)} ({reasons})",
             key=key,

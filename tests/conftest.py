@@ -1,8 +1,9 @@
 """The engines that tests run on, and how many tests ran on each.
 
 A test that takes ``backend`` runs once on every engine, with tables or collections of its own; ``moto_url``,
-``dynamodb_local_url`` and ``firestore_url`` are for what only one of them can show. Each engine is started when the
-first test needs it, once a test run. One that is missing skips its tests with the reason; with CI=true they fail.
+``dynamodb_local_url`` and ``firestore_url`` are for what only one of them can show, under a ``prefix``. Each engine is
+started when the first test needs it, once a test run, by each worker of pytest-xdist for itself. One that is missing
+skips its tests with the reason; with CI=true they fail.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from agno_clouddb.testing.engines import EngineUnavailable, dynamodb_local, firestore_emulator, moto
+from tests.tables import drop_tables
 
 # Engines are fetched once for a checkout, not for a user.
 os.environ.setdefault("AGNO_CLOUDDB_CACHE", str(Path(__file__).parent.parent / ".cache"))
@@ -58,17 +60,26 @@ def _url(engine: AbstractContextManager[str]) -> Iterator[str]:
     pytest.skip(missing)
 
 
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What the names of a test's tables and collections begin with; the tables are dropped when it ends."""
+    own = f"t{secrets.token_hex(6)}_"
+    yield own
+    for fixture in ("moto_url", "dynamodb_local_url"):
+        if fixture in request.node._request._fixture_defs:
+            drop_tables(request.getfixturevalue(fixture), own)
+
+
 @pytest.fixture(params=[pytest.param(each, marks=getattr(pytest.mark, each)) for each in _ENGINES])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def backend(request: pytest.FixtureRequest, prefix: str, tmp_path: Path) -> str:
     """A URL for ``connect`` on each engine in turn, under a prefix that no other test has."""
     name: str = request.param
-    prefix = f"prefix=t{secrets.token_hex(6)}_"
     if name == "memory":
         return "memory://"
     if name == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.sqlite'}?{prefix}"
+        return f"sqlite:///{tmp_path / 'store.sqlite'}?prefix={prefix}"
     url: str = request.getfixturevalue(_URL_FIXTURES[name])
-    return f"{url}&{prefix}"
+    return f"{url}&prefix={prefix}"
 
 
 def _engines_of(item: pytest.Item) -> set[str]:
@@ -103,4 +114,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="run a simulation with this seed alone")
+    parser.addoption("--sequences", type=int, default=None, help="so many sequences of calls of agno's database")
+    parser.addoption("--sessions", type=int, default=None, help="import so many sessions from agno's own tables")
+    parser.addoption("--write-docs", action="store_true", help="write the tables of the documents anew")
     parser.addoption("--conversations", default=None, help="recorded conversations to use, a file of JSON lines")

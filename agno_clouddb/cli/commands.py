@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +15,16 @@ import typer
 from rich.console import Console
 
 from agno_clouddb import __version__
-from agno_clouddb.cli import report
+from agno_clouddb.cli import importing, replication, report
 from agno_clouddb.cli.backends import Backend, started
 from agno_clouddb.cli.conversations import Conversation, load
 from agno_clouddb.cli.demo import Demo, recorded_conversations
-from agno_clouddb.errors import CloudDBError, ConfigurationError, InvalidRecord
+from agno_clouddb.cli.exits import FAILED, USAGE, exits, failure
+from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.stores.dynamodb import templates
 from agno_clouddb.stores.firestore import indexes
 
 __all__ = ["app"]
-
-_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="Persistence for AI agents on Amazon DynamoDB and Google Cloud Firestore, one or both at once.",
@@ -34,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 schema = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app.add_typer(importing.app, name="import", help="Import what agno's own databases have written.")
 app.add_typer(schema, name="schema", help="Print tables and indexes, to deploy them by other means than code.")
 
 
@@ -88,31 +89,30 @@ def demo(
     """
     console = report.console()
     conversations = _load(data or recorded_conversations())
-    try:
-        with _backends(store or [], console) as backends:
-            run = Demo(backends, conversations, sessions, console)
-            equal = asyncio.run(run.run())
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
-    except ConfigurationError as error:
-        raise _failure(str(error), _USAGE) from error
-    except CloudDBError as error:
-        raise _failure(str(error), _FAILED) from error
+    with exits(FAILED), _backends(store or [], console) as backends:
+        run = Demo(backends, conversations, sessions, console)
+        equal = asyncio.run(run.run())
     if store:
         console.print(f"What was written stays, under the prefix {run.prefix} where a URL names none.", soft_wrap=True)
     console.print("Everything was read back as it was recorded." if equal else "Not everything was read back.")
-    raise typer.Exit(0 if equal else _FAILED)
+    raise typer.Exit(0 if equal else FAILED)
+
+
+for command in replication.COMMANDS:
+    app.command()(command)
 
 
 @schema.command("dynamodb")
 def schema_dynamodb(
     format: Annotated[TemplateFormat, typer.Option(help="What the template is for.")] = TemplateFormat.cloudformation,
     prefix: Annotated[str, typer.Option(metavar="TEXT", help="What precedes the names of tables.")] = "agno_",
+    fan_out: Annotated[
+        bool, typer.Option("--fan-out", help="Also the table and the indexes that writing to two stores at once needs.")
+    ] = False,
 ) -> None:
     """Print the tables of DynamoDB as a template for CloudFormation, or as a .tf.json file for Terraform."""
     template = {TemplateFormat.cloudformation: templates.cloudformation, TemplateFormat.terraform: templates.terraform}
-    _print_schema(template[format], prefix)
+    _print_schema(partial(template[format], fan_out=fan_out), prefix)
 
 
 @schema.command("firestore")
@@ -124,19 +124,17 @@ def schema_firestore(
 
 
 def _print_schema(make: Callable[[str], object], prefix: str) -> None:
-    try:
+    with exits(USAGE):
         typer.echo(json.dumps(make(prefix), indent=2))
-    except ConfigurationError as error:
-        raise _failure(str(error), _USAGE) from error
 
 
 def _load(path: Path) -> list[Conversation]:
     try:
         return load(path)
     except InvalidRecord as error:
-        raise _failure(str(error), _USAGE) from error
+        raise failure(str(error), USAGE) from error
     except OSError as error:
-        raise _failure(f"{path}: {error.strerror}", _USAGE) from error
+        raise failure(f"{path}: {error.strerror}", USAGE) from error
 
 
 @contextmanager
@@ -156,8 +154,3 @@ def _backends(urls: Sequence[str], console: Console) -> Iterator[list[Backend]]:
             yield backends
         finally:
             say("stopping the engines …")
-
-
-def _failure(message: str, status: int) -> typer.Exit:
-    typer.echo(f"agno-clouddb: {message}", err=True)
-    return typer.Exit(status)

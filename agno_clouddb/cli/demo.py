@@ -14,7 +14,7 @@ from agno_clouddb.cli import report
 from agno_clouddb.cli.backends import Backend
 from agno_clouddb.cli.conversations import Conversation, Copy, compare, replay_all, user_of
 from agno_clouddb.database import Database, connect
-from agno_clouddb.fanout.store import distinct_names
+from agno_clouddb.fanout.names import distinct_names
 from agno_clouddb.records.sessions import Session
 from agno_clouddb.stores.base import Store
 from agno_clouddb.stores.urls import StoreOptions, store_from_url

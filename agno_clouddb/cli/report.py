@@ -1,31 +1,49 @@
-"""The tables that the demo prints."""
+"""Where commands print, and the tables that they print."""
 
 from __future__ import annotations
 
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from agno_clouddb.cli.conversations import Copy
+from agno_clouddb.fanout.health import Health, StoreHealth
+from agno_clouddb.fanout.reconcile import Reconciliation
 from agno_clouddb.records.sessions import Session
 from agno_clouddb.stores.usage import Usage
 
-__all__ = ["console", "copies_table", "progress", "sessions_table", "usage_table"]
+__all__ = [
+    "console",
+    "copies_table",
+    "duration",
+    "health_table",
+    "progress",
+    "reconciliation_table",
+    "sessions_table",
+    "usage_table",
+    "when",
+]
 
 _FILE_WIDTH = 110  # columns, where the output is no terminal
 
 
-def console() -> Console:
-    """Where the output goes: a terminal with colours and live bars, or plain lines in a file or pipe."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
+def console(*, stderr: bool = False) -> Console:
+    """Where the output goes: a terminal with colours and live bars, or plain lines in a file or pipe.
+
+    Args:
+        stderr: to standard error, as for what is not the result of a command.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
         # What people have written may not fit the terminal's encoding, and is no reason to fail.
-        sys.stdout.reconfigure(errors="replace")
-    width = None if sys.stdout.isatty() else _FILE_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+        stream.reconfigure(errors="replace")
+    width = None if stream.isatty() else _FILE_WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False, stderr=stderr)
 
 
 def progress(on: Console) -> Progress:
@@ -107,3 +125,54 @@ def usage_table(spent: Mapping[str, Usage | None], turns: int) -> Table:
     for heading, counts in rows.items():
         table.add_row(heading, *(f"{count / turns:.1f}" if count else "-" for count in counts))
     return table
+
+
+def reconciliation_table(report: Reconciliation) -> Table:
+    """What a reconciliation has compared, found and mended, by collection."""
+    what = "everything" if report.kind == "full" else "what was written since the last time"
+    table = Table(title=f"Compared: {what}", title_justify="left")
+    table.add_column("collection")
+    for heading in ("compared", "missing", "stale", "mended", "failed"):
+        table.add_column(heading, justify="right")
+    for name, counts in (*report.collections.items(), ("all", report.total)):
+        if name == "all":
+            table.add_section()
+        numbers = (counts.compared, counts.missing, counts.stale, counts.mended, counts.failed)
+        table.add_row(name, *(f"{number:,}" for number in numbers), style="red" if counts.failed else None)
+    return table
+
+
+_STATES = {"closed": "in use", "open": "left alone", "half-open": "being probed"}
+
+
+def health_table(health: Health) -> Table:
+    """How the stores are, the primary first."""
+    table = Table(title="Stores, the primary first", title_justify="left")
+    for heading in ("store", "state", "missed", "behind"):
+        table.add_column(heading, justify="right" if heading == "missed" else "left", overflow="fold")
+    for store in health.stores:
+        missed = "unknown" if store.hints is None else f"{store.hints:,}"
+        state = "does not answer" if store.state == "closed" and not store.answers else _STATES[store.state]
+        well = state == _STATES["closed"] and store.hints == 0
+        table.add_row(store.name, state, missed, _behind(store), style=None if well else "red")
+    return table
+
+
+def _behind(store: StoreHealth) -> str:
+    if store.hints is None:
+        return "unknown"
+    return f"by {duration(store.replication_lag or 0.0)}" if store.hints else "nothing is known to be missing"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, in the greatest unit of which there are two."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:,.0f} seconds"
+
+
+def when(moment: datetime) -> str:
+    """A moment, and how long ago it was."""
+    ago = max((datetime.now(UTC) - moment).total_seconds(), 0.0)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC, {duration(ago)} ago"

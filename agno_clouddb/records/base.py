@@ -19,9 +19,12 @@ from agno_clouddb.stores import codec
 from agno_clouddb.stores.base import Item, Key
 from agno_clouddb.stores.schema import OWNER, Collection
 
-__all__ = ["Record", "new_id", "plain", "to_text"]
+__all__ = ["NOBODY", "Record", "new_id", "plain", "to_text"]
 
 T = TypeVar("T")
+
+NOBODY = ""
+"""On whose behalf a write is made that must change only what belongs to nobody: no user has this id."""
 
 _OF_THE_ITEM = ("version", "expires_at", "degraded")
 
@@ -59,7 +62,7 @@ class Record(BaseModel):
     what no store can hold (NaN, a lone surrogate, a naive datetime, an empty id) is InvalidRecord when it is written.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)  # each class is built when it is first used
 
     collection: ClassVar[Collection]
     unstored: ClassVar[frozenset[str]] = frozenset()
@@ -100,6 +103,10 @@ class Record(BaseModel):
     def first_written(self, version: str) -> Self:
         """This record as its first write with a version stores it."""
         return self
+
+    def unconfirmed(self) -> Self | None:
+        """This record as it is stored when it is not certain that it is new; None when that makes no difference."""
+        return None
 
     def kept(self, fields: Mapping[str, str]) -> dict[str, object]:
         """The attributes that an object made anew takes over from the stored record with these fields."""

@@ -10,7 +10,10 @@ from pydantic import Field
 from agno_clouddb.records.base import Record, new_id
 from agno_clouddb.stores.schema import KNOWLEDGE, Collection
 
-__all__ = ["KnowledgeContent"]
+__all__ = ["EVERYONE", "KnowledgeContent"]
+
+EVERYONE = "everyone"
+"""The audience of a content that belongs to nobody."""
 
 
 class KnowledgeContent(Record):
@@ -51,3 +54,6 @@ class KnowledgeContent(Record):
     external_id: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+    def derived_fields(self) -> dict[str, str]:
+        return {"audience": EVERYONE} if self.user_id is None else {}

@@ -13,7 +13,11 @@ from agno_clouddb.records.base import Record
 from agno_clouddb.stores.clock import is_version
 from agno_clouddb.stores.schema import RUNS, SESSIONS, Collection
 
-__all__ = ["MAX_NAME_BYTES", "SESSION_TYPES", "Run", "Session"]
+__all__ = ["ANY_GENERATION", "MAX_NAME_BYTES", "SESSION_TYPES", "Run", "Session"]
+
+ANY_GENERATION = "000000000000-0000-000000000000"
+"""The generation of a session that was written over nothing while a store which might have it did not answer: it shows
+the runs of every generation, so that those of the other store are not hidden when it is back."""
 
 SESSION_TYPES = ("agent", "team", "workflow")
 
@@ -59,7 +63,8 @@ class Session(Record):
         runs: those that were asked for, oldest first.
         created_at: when the session was first written; set by the library when None.
         updated_at: when the session was last written; set by the library.
-        generation: the version of the session's first write, which tells it from an earlier one of the same id.
+        generation: the version of the session's first write, which tells it from an earlier one of the same id; or
+            ``ANY_GENERATION`` when it is not known whether there was one.
     """
 
     collection: ClassVar[Collection] = SESSIONS
@@ -90,6 +95,9 @@ class Session(Record):
 
     def first_written(self, version: str) -> Session:
         return self.model_copy(update={"generation": version})
+
+    def unconfirmed(self) -> Session | None:
+        return self.model_copy(update={"generation": ANY_GENERATION})
 
     def kept(self, fields: Mapping[str, str]) -> dict[str, object]:
         return {**super().kept(fields), "generation": fields.get("generation")}

@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 from agno_clouddb.records.base import Record
 from agno_clouddb.stores.schema import SPANS, TRACES, Collection
 
-__all__ = ["Span", "Trace"]
+__all__ = ["FAILED", "Span", "Trace"]
+
+FAILED = "error"
+"""The outcome of a span that failed."""
 
 
 class Trace(Record):
@@ -83,3 +86,6 @@ class Span(Record):
     duration_ms: int | None = None
     attributes: dict[str, Any] | None = None
     created_at: datetime | None = None
+
+    def derived_fields(self) -> dict[str, str]:
+        return {"outcome": FAILED if self.status_code == "ERROR" else "other"}

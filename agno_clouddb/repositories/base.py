@@ -12,11 +12,19 @@ from typing import Any, Generic, TypeVar
 import tenacity
 
 from agno_clouddb.concurrency import uninterrupted
-from agno_clouddb.errors import ConflictError, InvalidRecord, LifecycleError, NotOwner, RecordNotFound
+from agno_clouddb.errors import (
+    CloudDBError,
+    ConflictError,
+    InvalidRecord,
+    LifecycleError,
+    NotOwner,
+    RecordNotFound,
+    StoreUnavailable,
+)
 from agno_clouddb.records.base import Record
 from agno_clouddb.repositories.changes import Change, unbelievable
 from agno_clouddb.repositories.expiry import expiring
-from agno_clouddb.stores.base import Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
+from agno_clouddb.stores.base import Batch, Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
 from agno_clouddb.stores.clock import HybridClock, is_version
 
 __all__ = [
@@ -155,11 +163,18 @@ class Repository:
             CloudDBError: the store failed.
         """
         self._observe_expected(change)
-        for _ in range(_MAX_STAMPS):
+        if self._store.incomplete:
+            change.suspect()
+        for attempt in range(_MAX_STAMPS):
             mutation = change.mutation(self._clock.stamp())
             (outcome,) = await self._store.write([mutation])
             answer = self._seen(outcome)
-            if isinstance(answer, Stored) or not (self._restamps(mutation, answer) or change.adapt(answer)):
+            if attempt and mutation.removes and isinstance(answer, Refused) and answer.reason == "absent":
+                return Stored(mutation.version)  # an earlier attempt may have removed it from some stores of a fan-out
+            if isinstance(answer, Stored):
+                if not (answer.partial and change.doubt()):
+                    return answer
+            elif not (self._restamps(mutation, answer) or change.adapt(answer)):
                 return answer
         raise ConflictError(mutation.version, answer.version, store=self._store.name, key=change.key)
 
@@ -170,13 +185,16 @@ class Repository:
         """
         if not changes:
             return []
+        if self._store.incomplete:
+            for change in changes:
+                change.suspect()
         mutations = [change.mutation(self._clock.stamp()) for change in changes]
         results: list[T] = []
         for change, mutation, outcome in zip(changes, mutations, await self._store.write(mutations), strict=True):
             answer = self._seen(outcome)
-            if isinstance(answer, Stored):
+            if isinstance(answer, Stored) and not (answer.partial and change.doubt()):
                 results.append(change.result(answer.version))
-            elif self._restamps(mutation, answer) or change.adapt(answer):
+            elif isinstance(answer, Stored) or self._restamps(mutation, answer) or change.adapt(answer):
                 results.append(await self._apply(change))
             elif answer.reason in change.accepts:
                 results.append(change.result(""))
@@ -237,8 +255,16 @@ class Repository:
         """A record with the expiry that the call, the record or the Database gives it. Raises InvalidRecord."""
         return expiring(record, self._connection.ttl.get(record.collection.name), expires_in, expires_at)
 
-    def _not_found(self, key: Key) -> RecordNotFound:
-        return RecordNotFound("there is no such record", store=self._store.name, key=key)
+    def _not_found(self, key: Key, batch: Batch) -> CloudDBError:
+        """The error that a record is not in what was read; or that it may be in a store that did not answer."""
+        if not batch.degraded:
+            return RecordNotFound("there is no such record", store=self._store.name, key=key)
+        return StoreUnavailable(
+            "the record is in none of the stores that answer, and may be in another",
+            store=self._store.name,
+            key=key,
+            remedy="Try again when all stores answer",
+        )
 
     def _not_owner(self, key: Key) -> NotOwner:
         return NotOwner("the record belongs to another user", store=self._store.name, key=key)

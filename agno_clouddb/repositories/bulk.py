@@ -100,7 +100,8 @@ class Bulk:
     async def run(self, records: Iterable[T] | AsyncIterable[T], change: Callable[[T], Change[Any]]) -> BulkResult:
         """Write what ``change`` makes of each record; one that it raises a CloudDBError for has failed.
 
-        Missing tables or credentials are raised at once, as no record can be stored.
+        Missing tables or credentials are raised at once, as no record can be stored; those of one store of a fan-out
+        as the PartialWrite of a record, which like others of its batch stands on the stores that have it.
         What the iterable raises is raised when the batches under way have come to their end, with a note when
         records are not stored. An asynchronous generator is closed in any case.
         """
@@ -190,6 +191,8 @@ class Bulk:
         for job in jobs:
             if job.mutation is None:
                 job.stamps += 1
+                if self._store.incomplete:
+                    job.change.suspect()
                 try:
                     job.mutation = job.change.mutation(self._clock.stamp())
                 except CloudDBError as error:
@@ -210,10 +213,12 @@ class Bulk:
         """Note what a job has come to; False when it is to be tried again."""
         if isinstance(outcome, Failed):
             job.lost = job.lost or outcome.applied
-            if isinstance(outcome.error, _PASSING) and not last:
-                return False
-            if isinstance(outcome.error, _SETUP):
+            # A store that is known to be down takes the write later, by its hint: trying again does not hurry it.
+            missed = isinstance(outcome.error, PartialWrite) and self._store.incomplete
+            if _is_of_setup(outcome.error):
                 raise outcome.error
+            if isinstance(outcome.error, _PASSING) and not last and not missed:
+                return False
             self._result.failed[job.position] = outcome.error
             return True
         if job.lost and job.mutation is not None:
@@ -224,6 +229,9 @@ class Bulk:
             outcome = certain
         known = outcome.version is None or self._clock.observe(outcome.version)
         if isinstance(outcome, Stored):
+            if outcome.partial and job.change.doubt():
+                job.mutation, job.lost = None, False
+                return False
             self._result.stored += 1
             self._result.versions[job.position] = outcome.version
             return True
@@ -237,6 +245,12 @@ class Bulk:
         if outcome.reason not in job.change.accepts:
             self._result.failed[job.position] = job.change.error(outcome, self._store.name)
         return True
+
+
+def _is_of_setup(error: CloudDBError) -> bool:
+    """Whether a write has failed, be it on one store of several, for what trying again does not change."""
+    reasons = (*error.failed.values(), *error.unhinted.values()) if isinstance(error, PartialWrite) else (error,)
+    return any(isinstance(each, _SETUP) for each in reasons)
 
 
 async def each_of(records: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:

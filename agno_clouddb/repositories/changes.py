@@ -44,6 +44,13 @@ class Change(ABC, Generic[T]):
         """Become another write after a refusal; False when there is nothing else to try."""
         return False
 
+    def suspect(self) -> None:
+        """Learn, before ``mutation``, that a store of a fan-out is known not to answer."""
+
+    def doubt(self) -> bool:
+        """Become another write after one that some stores had no say in; False when that makes no difference."""
+        return False
+
     def error(self, refused: Refused, store: str) -> CloudDBError:
         """What a refusal by a store means to the caller."""
         if refused.reason == "owner":
@@ -70,20 +77,32 @@ class Upsert(Change[R]):
         record: what to write.
         owner: the user that a stored record must belong to; None: anybody.
         expected: the version that must be stored, or an older one; None: any.
+        keep_updated_at: an ``updated_at`` that the record names stays, also of one that is stored.
     """
 
-    def __init__(self, key: Key, record: R, *, owner: str | None = None, expected: str | None = None) -> None:
+    def __init__(
+        self,
+        key: Key,
+        record: R,
+        *,
+        owner: str | None = None,
+        expected: str | None = None,
+        keep_updated_at: bool = False,
+    ) -> None:
         self.key = key
         self.expected = expected
         self._owner = owner
         self._creating = not record.is_stored
-        self._record = touched(record, keep=self._creating)
+        self._suspected = False
+        self._record = touched(record, keep=self._creating or keep_updated_at)
         self.written = self._record
         """What the last mutation writes, or after a refusal the next one."""
 
     def mutation(self, version: str) -> Mutation:
         condition = Condition(absent=self._creating, expected=self.expected, owner=self._owner)
         self.written = self._record.first_written(version) if self._creating else self._record
+        if self._creating and self._suspected:
+            self.written = self.written.unconfirmed() or self.written
         return Put(self.written.to_item(self.key, version), condition)
 
     def adapt(self, refused: Refused) -> bool:
@@ -91,6 +110,17 @@ class Upsert(Change[R]):
             return False
         self._creating = False
         self._record = self.written = self._record.model_copy(update=self._record.kept(refused.fields))
+        return True
+
+    def suspect(self) -> None:
+        self._suspected = True
+
+    def doubt(self) -> bool:
+        doubted = self.written.unconfirmed() if self._creating and not self._suspected else None
+        if doubted is None:
+            return False
+        self._creating = False
+        self._record = self.written = doubted
         return True
 
     def result(self, version: str) -> R:

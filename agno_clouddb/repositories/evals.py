@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from typing import Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.records.evals import EvalRun
 from agno_clouddb.repositories.base import Page
-from agno_clouddb.repositories.listing import Filter, Lists
+from agno_clouddb.repositories.listing import Filter, Lists, Test
 from agno_clouddb.repositories.records import Records
 from agno_clouddb.stores.base import Consistency
 
 __all__ = ["EvalFilters", "Evals"]
 
 Sort = Literal["created_at", "-created_at"]
+
+_COMPONENTS = ("agent", "team", "workflow")
 
 
 class EvalFilters(TypedDict, total=False):
@@ -33,14 +35,25 @@ class EvalFilters(TypedDict, total=False):
     """Only evaluations with this model."""
     eval_type: str | Sequence[str] | set[str] | frozenset[str] | None
     """Only evaluations of this type, or of one of these types."""
+    component_type: Literal["agent", "team", "workflow"] | None
+    """Only evaluations of an agent, of a team or of a workflow, whichever it is."""
     created_from: datetime | None
     """Only runs created at this moment or later."""
     created_to: datetime | None
     """Only runs created before this moment."""
 
 
+def _of_a_component(name: str, value: Any) -> Test:
+    if value not in _COMPONENTS:
+        raise InvalidRecord(name, f"is {value!r}, not one of {', '.join(_COMPONENTS)}", collection="evals")
+    return lambda run: getattr(run, f"{value}_id") is not None
+
+
 class Evals(Records[EvalRun]):
-    """Results of evaluations. Reads are strongly consistent unless the call or the Database says otherwise."""
+    """Results of evaluations. Reads are strongly consistent unless the call or the Database says otherwise.
+
+    The filter by ``component_type`` is applied to the runs that the others leave, whatever it takes to fill a page.
+    """
 
     lists = Lists(
         EvalRun,
@@ -51,6 +64,7 @@ class Evals(Records[EvalRun]):
             "workflow_id": Filter("equal", "workflow_id"),
             "model_id": Filter("equal", "model_id"),
             "eval_type": Filter("any", "eval_type"),
+            "component_type": Filter("test", "component_type", _of_a_component),
             "created_from": Filter("from", "created_at"),
             "created_to": Filter("to", "created_at"),
         },
@@ -121,7 +135,8 @@ class Evals(Records[EvalRun]):
     async def count(self, **filters: Unpack[EvalFilters]) -> int:
         """How many evaluation runs ``list`` would list. Arguments and errors are those of ``list``.
 
-        Counted by the store; what has expired and the service has not removed yet may be included.
+        Counted by the store, unless ``component_type`` is given. What has expired and the service has not removed yet
+        may be included.
         """
         return await self._count(filters)
 
@@ -130,3 +145,10 @@ class Evals(Records[EvalRun]):
         if not isinstance(name, str):
             raise InvalidRecord("name", f"is of type {type(name).__name__}, not text", collection="evals")
         return await self.update(id, lambda run: run.model_copy(update={"name": name}), user_id=user_id)
+
+    async def assign(self, id: str, user_id: str) -> EvalRun:
+        """Make an evaluation run a user's, whosever it is. ``updated_at`` stays as it is.
+
+        Results and errors are those of ``update``.
+        """
+        return await self.update(id, lambda run: run.model_copy(update={"user_id": user_id}), keep_updated_at=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.records.learnings import Learning
 from agno_clouddb.repositories.base import Page, require
+from agno_clouddb.repositories.changes import Upsert
 from agno_clouddb.repositories.listing import Filter, Lists, Test
 from agno_clouddb.repositories.reads import UserStats
 from agno_clouddb.repositories.records import Records
-from agno_clouddb.stores.base import Consistency
+from agno_clouddb.stores.base import Consistency, Refused
+from agno_clouddb.stores.schema import LEARNINGS
 
 __all__ = ["LearningFilters", "Learnings"]
 
@@ -69,6 +71,21 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
+class _Overwrite(Upsert[Learning]):
+    """Write a learning over nothing, or write its content and metadata over that of anybody."""
+
+    def adapt(self, refused: Refused) -> bool:
+        adapted = super().adapt(refused)
+        if adapted:
+            kept = {name: refused.fields.get(name) for name in _DESCRIBED}
+            self._record = self.written = self.written.model_copy(update=kept)
+        return adapted
+
+
+_DESCRIBED = tuple(name for name in LEARNINGS.fields if name not in ("created_at", "updated_at"))
+"""What says whose a learning is and what it is about."""
+
+
 class Learnings(Records[Learning]):
     """What agents have learned. Reads are strongly consistent unless the call or the Database says otherwise.
 
@@ -95,6 +112,26 @@ class Learnings(Records[Learning]):
         },
         sorts=("updated_at",),
     )
+
+    async def overwrite(self, learning: Learning) -> Learning:
+        """Write what was learned under its id, whosever the stored learning is.
+
+        A stored learning keeps whom and what it is about: owner, type, namespace, agent, team, workflow, session,
+        entity and ``created_at``; content, metadata and all else are replaced. ``upsert`` does not change what belongs
+        to another user. One request for a new learning, two for a stored one.
+
+        Args:
+            learning: an object made anew.
+
+        Returns:
+            What is stored, with its version.
+
+        Raises:
+            InvalidRecord, RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
+        """
+        require(Learning, learning, "learning")
+        anew = learning.model_copy(update={"version": None})
+        return await self._apply(_Overwrite(anew.key, self._expiring(anew)))
 
     async def list(
         self,
@@ -176,3 +213,27 @@ class Learnings(Records[Learning]):
             learning_type: only learnings of this type.
         """
         return await self._user_stats({"user_id": user_id, "learning_type": learning_type})
+
+    async def clear(
+        self,
+        *,
+        user_id: str | None = None,
+        learning_type: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Delete all learnings, or those of one user or type.
+
+        Args:
+            user_id: only those about this user.
+            learning_type: only those of this type.
+            progress: is told after each batch how many are deleted.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            BulkWriteError: some could not be deleted; says which, and why. Repeat the call.
+            StoreUnavailable: a store of a fan-out did not answer, so that it may have more; the others are deleted.
+        """
+        filters = {"user_id": user_id, "learning_type": learning_type}
+        return await self._clear(self.lists.listing(filters, "updated_at").query, user_id, progress)

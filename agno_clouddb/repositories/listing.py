@@ -29,11 +29,13 @@ class Filter:
             record shows.
         field: the field of the item; for ``test``, what it is about.
         test: for ``test``: makes the test from the value given, or raises InvalidRecord.
+        text: for ``from`` and ``to``: the field is compared as the text that it is, and is no moment.
     """
 
     kind: Literal["equal", "any", "from", "to", "contains", "test"]
     field: str
     test: Callable[[str, Any], Test] | None = None
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class _Making:
             self._also.append(f" {name}~{sorted(map(repr, value)) if isinstance(value, list) else repr(value)}")
         else:
             limits = self._lows if each.kind == "from" else self._highs
-            limits[each.field] = _moment(name, value)
+            limits[each.field] = self._text(name, value) if each.text else _moment(name, value)
 
     def listing(self, sort: str) -> Listing:
         ranges = tuple(

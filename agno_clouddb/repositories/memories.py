@@ -8,11 +8,12 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.records.memories import UserMemory
-from agno_clouddb.repositories.base import Page
+from agno_clouddb.repositories.base import Page, require
+from agno_clouddb.repositories.changes import Upsert
 from agno_clouddb.repositories.listing import Filter, Lists, Test, contains_text
 from agno_clouddb.repositories.reads import UserStats
 from agno_clouddb.repositories.records import Records
-from agno_clouddb.stores.base import Consistency
+from agno_clouddb.stores.base import Consistency, Key, Refused
 
 __all__ = ["Memories", "MemoryFilters"]
 
@@ -46,6 +47,27 @@ def _all_topics(name: str, value: Any) -> Test:
     return lambda memory: wanted <= {each.casefold() for each in memory.topics or ()}
 
 
+class _Overwrite(Upsert[UserMemory]):
+    """Write a memory over nothing, or over that of anybody, who stays its owner.
+
+    Args:
+        key: where the memory is stored.
+        record: what to write, made anew.
+        again: what ``updated_at`` becomes where a memory is stored; None: that of the record.
+    """
+
+    def __init__(self, key: Key, record: UserMemory, *, again: datetime | None) -> None:
+        super().__init__(key, record)
+        self._again = again
+
+    def adapt(self, refused: Refused) -> bool:
+        adapted = super().adapt(refused)
+        if adapted:
+            update = {"user_id": refused.fields.get("user_id"), "updated_at": self._again or self.written.updated_at}
+            self._record = self.written = self.written.model_copy(update=update)
+        return adapted
+
+
 class Memories(Records[UserMemory]):
     """Memories of users. Reads are strongly consistent unless the call or the Database says otherwise.
 
@@ -67,6 +89,37 @@ class Memories(Records[UserMemory]):
         },
         sorts=("updated_at",),
     )
+
+    async def overwrite(
+        self, memories: Iterable[UserMemory], *, updated_at: datetime | None = None
+    ) -> list[UserMemory]:
+        """Write memories under their ids, whosever the stored ones are; one in one request, or two where it is stored.
+
+        A stored memory keeps its owner, or that it has none, and its ``created_at``; all else is replaced. ``upsert``
+        does not change what belongs to another user.
+
+        Args:
+            memories: objects made anew; of two with one id the later one stands, under the first one's owner.
+            updated_at: what ``updated_at`` becomes where a memory is stored already; None: that of the object.
+
+        Returns:
+            What is stored, each id once, in the order in which they were first given.
+
+        Raises:
+            BulkWriteError: of several, some are not stored; says which, and why. The others are.
+            InvalidRecord, RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
+        """
+        unique: dict[str, UserMemory] = {}
+        for memory in memories:
+            require(UserMemory, memory, "memories")
+            first = unique.get(memory.memory_id)
+            kept = {"user_id": first.user_id, "created_at": first.created_at} if first is not None else {}
+            unique[memory.memory_id] = memory.model_copy(update={**kept, "version": None})
+        changes = [_Overwrite(memory.key, self._expiring(memory), again=updated_at) for memory in unique.values()]
+        if len(changes) == 1:
+            return [await self._apply(changes[0])]
+        result = await self._write_many(changes, lambda change: change, None)
+        return [change.result(version or "") for change, version in zip(changes, result.versions, strict=True)]
 
     async def list(
         self,

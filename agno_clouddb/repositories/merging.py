@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -11,9 +12,12 @@ from agno_clouddb.records.traces import Span, Trace
 from agno_clouddb.repositories.changes import Change, touched
 from agno_clouddb.stores.base import Condition, Key, Mutation, Put
 
-__all__ = ["Merge", "timed"]
+__all__ = ["Combination", "Merge", "combined", "timed"]
 
 T = TypeVar("T", Trace, Span)
+
+Combination = Callable[[Trace, Trace], Trace]
+"""Makes of a stored trace and a further part of it what is stored then."""
 
 
 class Merge(Change[Trace]):
@@ -23,14 +27,20 @@ class Merge(Change[Trace]):
         key: where the trace is stored.
         trace: the part to write.
         owner: the user that the stored trace must belong to, unless it belongs to nobody; None: anybody.
+        combine: what becomes of the stored trace and the part.
         stored: what is stored.
     """
 
-    def __init__(self, key: Key, trace: Trace, owner: str | None, stored: Trace | None = None) -> None:
+    def __init__(
+        self, key: Key, trace: Trace, owner: str | None, combine: Combination, stored: Trace | None = None
+    ) -> None:
         self.key = key
         self._owner = owner
         self.expected = stored.version if stored is not None else None
-        self._trace = touched(timed(trace) if stored is None else _merged(stored, trace))
+        if stored is not None:
+            later = _later(stored.expires_at, trace.expires_at)
+            trace = combine(stored, trace).model_copy(update={"expires_at": later})
+        self._trace = touched(timed(trace))
 
     def mutation(self, version: str) -> Mutation:
         condition = Condition(absent=self.expected is None, expected=self.expected, owner=self._owner, exclusive=True)
@@ -45,7 +55,8 @@ _LEVELS = ("workflow_id", "team_id", "agent_id")
 _SEVERITIES = {"ERROR": 3, "OK": 2, "UNSET": 0}
 
 
-def _merged(stored: Trace, part: Trace) -> Trace:
+def combined(stored: Trace, part: Trace) -> Trace:
+    """A stored trace and a further part of it, in whatever order they come."""
     start, end = min(stored.start_time, part.start_time), max(stored.end_time, part.end_time)
     update: dict[str, Any] = dict(part.model_extra or {})
     update |= {name: getattr(stored, name) or getattr(part, name) for name in _CONTEXT}
@@ -57,7 +68,6 @@ def _merged(stored: Trace, part: Trace) -> Trace:
         "error_count": stored.error_count + part.error_count,
         "status": part.status if _severity(part) > _severity(stored) else stored.status,
         "name": part.name if _level(part) > _level(stored) else stored.name,
-        "expires_at": _later(stored.expires_at, part.expires_at),
     }
     return stored.model_copy(update=update)
 

@@ -99,6 +99,7 @@ class DailyMetrics(Records[Metrics]):
         *,
         user_id: str | None = None,
         period: str = DAILY,
+        descending: bool = False,
         consistency: Consistency | None = None,
     ) -> AsyncIterator[Metrics]:
         """Metrics in order of their dates, on one day those about all users first. Holds a page at a time.
@@ -108,13 +109,14 @@ class DailyMetrics(Records[Metrics]):
             end: the last day, inclusive; None: to the latest.
             user_id: only this user's; empty: only those about all users; None: both, of all users.
             period: of how long a time.
+            descending: in the opposite order, the latest first.
             consistency: as in ``get``.
 
         Raises:
             InvalidRecord: an argument is out of its range.
             QueryNotIndexed, IndexNotReady, NotProvisioned, Throttled, StoreUnavailable: as the store says.
         """
-        listing = self._listing(start, end, user_id, period)
+        listing = self._listing(start, end, user_id, period, "-date" if descending else "date")
         async for record in self._iterate(listing, _PAGE, consistency):
             yield record
 
@@ -331,8 +333,14 @@ class DailyMetrics(Records[Metrics]):
         owned, owner = super()._owned(record, user_id)
         return owned, owner or None  # metrics of all users belong to nobody
 
-    async def _update(self, key: Key, function: Callable[[Metrics], Metrics | None], user_id: str | None) -> Metrics:
-        return await super()._update(key, function, _owner_of(key.id, user_id))
+    async def _update(
+        self,
+        key: Key,
+        function: Callable[[Metrics], Metrics | None],
+        user_id: str | None,
+        keep_updated_at: bool = False,
+    ) -> Metrics:
+        return await super()._update(key, function, _owner_of(key.id, user_id), keep_updated_at)
 
     async def _delete_keys(
         self, keys: Iterable[Key], user_id: str | None, progress: Callable[[int], None] | None = None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import CloudDBError, InvalidRecord, StoreUnavailable
-from agno_clouddb.records.base import Record
+from agno_clouddb.records.base import NOBODY, Record
 from agno_clouddb.repositories.base import (
     check_version,
     require,
@@ -54,7 +54,8 @@ class Records(Reads[R]):
         Args:
             record: what to write. ``updated_at`` becomes now, unless the object was never stored and names one.
             user_id: the user on whose behalf; by default the record's own. A record that belongs to another user is
-                not changed; one that belongs to nobody is claimed.
+                not changed; one that belongs to nobody is claimed. ``NOBODY``: one that belongs to anybody is not
+                changed.
             expected_version: the version of this record that was read; write only when nothing newer is stored.
             expires_in: seconds, or a timedelta, after which the record counts as absent.
             expires_at: the same as a moment. Without either, the object's own ``expires_at`` holds, and at least the
@@ -100,13 +101,22 @@ class Records(Reads[R]):
 
         Raises:
             BulkWriteError: some are not stored; says which, and why. The others are.
+            NotProvisioned, ConfigurationError: tables or credentials are missing; what was stored before stays.
+            PartialWrite: the same of one store of a fan-out; the others have the batches under way, or part of them.
             LifecycleError: the database is not open.
         """
         return await self._write_many(
             records, lambda record: self._upsert(record, user_id, expires_in, expires_at), progress
         )
 
-    async def update(self, id: str, function: Callable[[R], R | None], *, user_id: str | None = None) -> R:
+    async def update(
+        self,
+        id: str,
+        function: Callable[[R], R | None],
+        *,
+        user_id: str | None = None,
+        keep_updated_at: bool = False,
+    ) -> R:
         """Read a record, change it and write it; begin anew when somebody else has written in between.
 
         Args:
@@ -114,6 +124,7 @@ class Records(Reads[R]):
             function: gets the record and returns the changed one, or changes it in place and returns None. It may be
                 called several times and must not wait for anything.
             user_id: only when it belongs to this user.
+            keep_updated_at: ``updated_at`` stays as the function leaves it; else it becomes now.
 
         Returns:
             What is stored; ``degraded`` when it was read without one of the stores of a fan-out, so that a change which
@@ -125,7 +136,7 @@ class Records(Reads[R]):
             ConflictError: others kept writing in between, for a hundred attempts.
             InvalidRecord, RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
         """
-        return await self._update(self._key(id), function, user_id)
+        return await self._update(self._key(id), function, user_id, keep_updated_at)
 
     async def delete(self, id: str, *, user_id: str | None = None) -> bool:
         """Delete a record.
@@ -171,8 +182,8 @@ class Records(Reads[R]):
         if OWNER not in self._declared.fields:
             return record, None
         own: str | None = getattr(record, OWNER)
-        if user_id is None:
-            return record, own
+        if user_id is None or (user_id == NOBODY and own is None):
+            return record, own if user_id is None else NOBODY
         if own not in (None, user_id):
             raise InvalidRecord(OWNER, f"is {own!r} but the call is made for {user_id!r}")
         return record.model_copy(update={OWNER: user_id}), user_id
@@ -200,17 +211,20 @@ class Records(Reads[R]):
         owned = self._expiring(owned, expires_in, expires_at)
         return Creation(owned.key, owned)
 
-    async def _update(self, key: Key, function: Callable[[R], R | None], user_id: str | None) -> R:
+    async def _update(
+        self, key: Key, function: Callable[[R], R | None], user_id: str | None, keep_updated_at: bool = False
+    ) -> R:
         async for attempt in self._attempts():
             with attempt:
                 batch = await self._store.get([key])
                 item = batch.items[0]
                 if item is None:
-                    raise self._not_found(key)
+                    raise self._not_found(key, batch)
                 if user_id is not None and item.owner != user_id:
                     raise self._not_owner(key)
                 changed = self._changed(self._read(item), function)
-                stored = await self._apply(Upsert(key, changed, owner=user_id, expected=item.version))
+                change = Upsert(key, changed, owner=user_id, expected=item.version, keep_updated_at=keep_updated_at)
+                stored = await self._apply(change)
                 return stored.model_copy(update={"degraded": batch.degraded})
         raise AssertionError("attempts end with a result or an error")
 

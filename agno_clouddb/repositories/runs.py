@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from agno_clouddb.errors import InvalidRecord, RecordTooLarge
 from agno_clouddb.records.base import plain
-from agno_clouddb.records.sessions import Run, Session
+from agno_clouddb.records.sessions import ANY_GENERATION, Run, Session
 from agno_clouddb.repositories.base import Connection, check_consistency, require
 from agno_clouddb.repositories.changes import Change, Removal
 from agno_clouddb.repositories.records import Records
@@ -56,31 +56,33 @@ class RunWrite(Change[Run]):
         self._generation = generation
         self._place = place
         self._creating = place is None
+        self._written = self._run
 
     def mutation(self, version: str) -> Mutation:
-        return Put(self._placed(version).to_item(self.key, version), Condition(absent=self._creating))
+        return Put(self._item(version), Condition(absent=self._creating))
 
     def adapt(self, refused: Refused) -> bool:
         if not (self._creating and refused.reason == "exists"):
             return False
         self._creating = False
         # It keeps its place, unless it is left over from an earlier session of the same id.
-        if refused.fields.get("generation") == self._session_generation():
+        if self._session_generation() in (refused.fields.get("generation"), ANY_GENERATION):
             self._place = refused.fields.get("run_index")
         return True
 
     def result(self, version: str) -> Run:
-        return self._placed(version).model_copy(update={"version": version})
+        return self._written.model_copy(update={"version": version})
 
-    def _placed(self, version: str) -> Run:
-        """The run at its place, which tells when it was first written."""
+    def _item(self, version: str) -> Item:
+        """The run as an item, at its place, which tells when it was first written."""
         place = self._place or version
         first_written = datetime.fromtimestamp(version_millis(place) / 1000, UTC)
         created_at = self._run.created_at or first_written
         generation = self._session_generation()
-        return self._run.model_copy(
+        self._written = self._run.model_copy(
             update={"run_index": place, "generation": generation, "created_at": created_at},
         )
+        return self._written.to_item(self.key, version)
 
     def _session_generation(self) -> str:
         return self._generation if isinstance(self._generation, str) else self._generation()
@@ -185,21 +187,27 @@ class Runs(Records[Session]):
         self._remember(header)
         return Run.from_item(run) if belongs(run, header) else None
 
-    async def _visible_runs(
-        self, header: Item, page: Page, wanted: int | None, consistency: Consistency
-    ) -> tuple[list[Item], bool]:
-        """The newest runs of a session, newest first, and whether a store did not answer."""
-        query = runs_query(header.key.id)
-        found = [item for item in page.items if belongs(item, header)]
-        degraded = page.degraded
+    async def _fill(self, session: Session, page: Page, wanted: int | None, consistency: Consistency) -> Session:
+        """Give a session its newest runs.
+
+        Args:
+            session: as it was read.
+            page: the first of its runs.
+            wanted: how many runs; None: all.
+            consistency: of the pages after the first.
+        """
+        query, generation = runs_query(session.session_id), session.generation
+        found = [item for item in page.items if of_generation(item, generation)]
+        session.degraded = session.degraded or page.degraded
         while page.cursor is not None and (wanted is None or len(found) < wanted):
             size = RUNS_PAGE if wanted is None else min(wanted - len(found), RUNS_PAGE)
             page = await self._store.query(query, limit=size, cursor=page.cursor, consistency=consistency)
-            found += [item for item in page.items if belongs(item, header)]
-            degraded = degraded or page.degraded
+            found += [item for item in page.items if of_generation(item, generation)]
+            session.degraded = session.degraded or page.degraded
         for item in found:
             self._clock.observe(item.version)
-        return found[:wanted], degraded
+        session.runs = [Run.from_item(item) for item in reversed(found[:wanted])]
+        return session
 
     async def _append(self, session_id: str, generation: str, runs: Sequence[Run]) -> list[Run]:
         """Write runs that are not stored yet to the end of a session, in order, all at once."""
@@ -239,9 +247,10 @@ class Runs(Records[Session]):
         known = self._known.get(key.id)
         if known is not None and user_id in (None, known.owner) and time.monotonic() < known.until:
             return known
-        header = (await self._store.get([key])).items[0]
+        batch = await self._store.get([key])
+        header = batch.items[0]
         if header is None:
-            raise self._not_found(key)
+            raise self._not_found(key, batch)
         if user_id is not None and header.owner != user_id:
             raise self._not_owner(key)
         return self._remember(header)
@@ -281,4 +290,9 @@ def runs_query(session_id: str) -> Query:
 
 def belongs(run: Item, header: Item) -> bool:
     """Whether a run is of this session and not of an earlier one of the same id."""
-    return run.fields.get("generation") == header.fields.get("generation")
+    return of_generation(run, header.fields.get("generation"))
+
+
+def of_generation(run: Item, generation: str | None) -> bool:
+    """Whether a run is of the session of this generation."""
+    return generation in (run.fields.get("generation"), ANY_GENERATION)

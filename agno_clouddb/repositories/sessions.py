@@ -12,11 +12,12 @@ from typing import Literal, TypedDict, Unpack
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.records.sessions import Run, Session
+from agno_clouddb.records.sessions import Session
 from agno_clouddb.repositories.base import Page, check_consistency, check_version
 from agno_clouddb.repositories.changes import Removal, Upsert
 from agno_clouddb.repositories.listing import Filter, Lists
-from agno_clouddb.repositories.runs import RUNS_PAGE, Runs, runs_query, session_key
+from agno_clouddb.repositories.runs import RUNS_PAGE, runs_query, session_key
+from agno_clouddb.repositories.single_runs import SingleRuns
 from agno_clouddb.stores import base as port
 from agno_clouddb.stores.base import Batch, Consistency, Item, Key, Refused
 
@@ -46,7 +47,7 @@ class SessionFilters(TypedDict, total=False):
     """Only sessions last written before this moment."""
 
 
-class Sessions(Runs):
+class Sessions(SingleRuns):
     """Sessions and their runs. Reads are strongly consistent unless the call or the Database says otherwise."""
 
     lists = Lists(
@@ -101,15 +102,8 @@ class Sessions(Runs):
         header = batch.items[0]
         if header is None or (user_id is not None and header.owner != user_id):
             return None
-        self._remember(header)
-        session = Session.from_item(header)
-        if page is not None:
-            found, degraded = await self._visible_runs(header, page, wanted, consistency)
-            session.runs = [Run.from_item(item) for item in reversed(found)]
-            session.degraded = batch.degraded or degraded
-        else:
-            session.degraded = batch.degraded
-        return session
+        session = self._read(header, batch.degraded)
+        return session if page is None else await self._fill(session, page, wanted, consistency)
 
     async def upsert(
         self,
@@ -129,7 +123,8 @@ class Sessions(Runs):
         Args:
             session: what to write. ``updated_at`` becomes now, unless the object was never stored and names one.
             user_id: the user on whose behalf; by default the session's own ``user_id``. A session that belongs to
-                another user is not changed; one that belongs to nobody is claimed.
+                another user is not changed; one that belongs to nobody is claimed. ``NOBODY``: one that belongs to
+                anybody is not changed.
             expected_version: the version of this session that was read; write only when nothing newer is stored.
             expires_in: seconds, or a timedelta, after which the session, and the runs that are written with it, count
                 as absent.
@@ -163,6 +158,26 @@ class Sessions(Runs):
         return stored.model_copy(
             update={"runs": [next(appended) if run.version is None else run for run in stored.runs]}
         )
+
+    async def create(self, session: Session, *, user_id: str | None = None) -> Session:
+        """Write the header of a session that is not stored yet, in one request.
+
+        Args:
+            session: what to write, without runs.
+            user_id: the owner; by default the session's own ``user_id``.
+
+        Returns:
+            What is stored, with its version.
+
+        Raises:
+            ConflictError: there is a session of this id.
+            InvalidRecord, RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
+        """
+        self._check_no_new_runs(session)
+        stored = await self._apply(self._creation(session, user_id))
+        expiry = stored.expires_at.timestamp() if stored.expires_at is not None else None
+        self._know(stored.session_id, stored.user_id, stored.generation or "", expiry)
+        return stored
 
     async def list(
         self,
@@ -242,13 +257,18 @@ class Sessions(Runs):
         return not isinstance(outcome, Refused)
 
     async def update(
-        self, session_id: str, function: Callable[[Session], Session | None], *, user_id: str | None = None
+        self,
+        session_id: str,
+        function: Callable[[Session], Session | None],
+        *,
+        user_id: str | None = None,
+        keep_updated_at: bool = False,
     ) -> Session:
         """Read the header, change it and write it; begin anew when somebody else has written in between.
 
         See ``Records.update``, whose arguments, results and errors these are. The session has no runs here.
         """
-        return await super().update(session_id, function, user_id=user_id)
+        return await super().update(session_id, function, user_id=user_id, keep_updated_at=keep_updated_at)
 
     async def delete_many(
         self, session_ids: Iterable[str], *, user_id: str | None = None, progress: Callable[[int], None] | None = None
@@ -290,6 +310,10 @@ class Sessions(Runs):
         expected: str | None = None,
     ) -> Upsert[Session]:
         change = super()._upsert(record, user_id, expires_in, expires_at, expected)
+        self._check_no_new_runs(record)
+        return change
+
+    def _check_no_new_runs(self, record: Session) -> None:
         if any(run.version is None for run in record.runs):
             raise InvalidRecord(
                 "runs",
@@ -297,7 +321,6 @@ class Sessions(Runs):
                 collection="sessions",
                 remedy="Write them with append_run, or the session with upsert",
             )
-        return change
 
     def _owned(self, record: Session, user_id: str | None) -> tuple[Session, str | None]:
         owned, owner = super()._owned(record, user_id)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, TypedDict, Unpack
 
-from agno_clouddb.concurrency import gather
-from agno_clouddb.errors import CloudDBError, InvalidRecord
-from agno_clouddb.records.base import plain
-from agno_clouddb.records.traces import Span, Trace
-from agno_clouddb.repositories.base import MAX_PAGE, Page, check_consistency, check_limit, require
-from agno_clouddb.repositories.bulk import BulkResult, each_of
-from agno_clouddb.repositories.changes import Removal, Upsert
+from agno_clouddb.records.traces import Trace
+from agno_clouddb.repositories.base import Page
+from agno_clouddb.repositories.changes import Removal
 from agno_clouddb.repositories.listing import Filter, Lists
-from agno_clouddb.repositories.merging import Merge, timed
-from agno_clouddb.repositories.records import Records, check_iterable
-from agno_clouddb.stores import base as port
-from agno_clouddb.stores.base import Consistency, Cursor, Item, Key, Query, Refused
+from agno_clouddb.repositories.merging import Combination, Merge, combined, timed
+from agno_clouddb.repositories.spans import Spans, spans_query
+from agno_clouddb.stores.base import Consistency, Refused
 
 __all__ = ["SessionTraces", "TraceFilters", "Traces"]
 
@@ -51,6 +45,10 @@ class TraceFilters(TypedDict, total=False):
     """Only traces that ended at this moment or later."""
     ended_to: datetime | None
     """Only traces that ended before this moment."""
+    created_from: datetime | None
+    """Only traces first written at this moment or later."""
+    created_to: datetime | None
+    """Only traces first written before this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class SessionTraces:
     last_trace_at: datetime
 
 
-class Traces(Records[Trace]):
+class Traces(Spans):
     """Traces and their spans. Reads are strongly consistent unless the call or the Database says otherwise."""
 
     lists = Lists(
@@ -87,6 +85,8 @@ class Traces(Records[Trace]):
             "started_to": Filter("to", "start_time"),
             "ended_from": Filter("from", "end_time"),
             "ended_to": Filter("to", "end_time"),
+            "created_from": Filter("from", "created_at"),
+            "created_to": Filter("to", "created_at"),
         },
         sorts=("start_time",),
     )
@@ -98,6 +98,7 @@ class Traces(Records[Trace]):
         user_id: str | None = None,
         expires_in: float | timedelta | None = None,
         expires_at: datetime | None = None,
+        combine: Combination = combined,
     ) -> Trace:
         """Write a trace, or merge it with the part of it that is stored, as when its spans come in several batches.
 
@@ -113,6 +114,8 @@ class Traces(Records[Trace]):
                 that merely names another user leaves the trace with the user who had it first.
             expires_in: as in ``upsert``; the later of this and the stored expiry holds.
             expires_at: likewise, as a moment.
+            combine: makes of the stored trace and this part what is stored then; by default what is said above. It may
+                be called several times and must not wait for anything.
 
         Returns:
             What is stored.
@@ -127,7 +130,7 @@ class Traces(Records[Trace]):
         trace, _ = self._owned(trace, user_id)
         key = trace.key
         trace = self._expiring(trace, expires_in, expires_at)
-        first = Merge(key, trace, user_id)
+        first = Merge(key, trace, user_id, combine)
         outcome = await self._attempt(first)
         if not isinstance(outcome, Refused):
             return first.result(outcome.version)
@@ -137,7 +140,7 @@ class Traces(Records[Trace]):
             with attempt:
                 item = (await self._store.get([key])).items[0]
                 stored = self._read(item) if item is not None else None
-                return await self._apply(Merge(key, trace, user_id, stored))
+                return await self._apply(Merge(key, trace, user_id, combine, stored))
         raise AssertionError("attempts end with a result or an error")
 
     async def list(
@@ -196,135 +199,6 @@ class Traces(Records[Trace]):
         ]
         return tuple(sorted(stats, key=lambda each: (each.last_trace_at, each.session_id), reverse=True))
 
-    async def create_span(
-        self,
-        span: Span,
-        *,
-        user_id: str | None = None,
-        expires_in: float | timedelta | None = None,
-        expires_at: datetime | None = None,
-    ) -> Span:
-        """Write a span, whether its trace is stored already or not; one of the same id is replaced. One request.
-
-        Args:
-            span: what to write.
-            user_id: only when its trace does not belong to another user, which is looked up before.
-            expires_in: as in ``upsert``.
-            expires_at: as in ``upsert``.
-
-        Returns:
-            What is stored, with its version.
-
-        Raises:
-            NotOwner: its trace belongs to another user.
-            InvalidRecord: it ends before it starts, or has a value that no store can hold.
-            RecordTooLarge, PartialWrite, NotProvisioned, Throttled, StoreUnavailable: as in ``upsert``.
-        """
-        change = self._span(span, expires_in, expires_at)
-        if user_id is not None and (error := await self._refusal(span.trace_id, user_id)) is not None:
-            raise error
-        return await self._apply(change)
-
-    async def create_spans(
-        self,
-        spans: Iterable[Span] | AsyncIterable[Span],
-        *,
-        user_id: str | None = None,
-        expires_in: float | timedelta | None = None,
-        expires_at: datetime | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> BulkResult:
-        """Write any number of spans, of any traces, as ``upsert_many`` writes records; see there.
-
-        Args:
-            spans: an iterable or asynchronous iterable.
-            user_id: only those whose trace does not belong to another user; looked up once a trace.
-            expires_in: as in ``upsert``, for every span.
-            expires_at: as in ``upsert``, for every span.
-            progress: is told after each batch how many spans are stored.
-        """
-        check_iterable(spans)
-        refused: dict[str, CloudDBError | None] = {}
-
-        async def looked_up() -> AsyncGenerator[Span, None]:
-            async with aclosing(each_of(spans)) as each:
-                async for span in each:
-                    if isinstance(span, Span) and isinstance(span.trace_id, str) and span.trace_id not in refused:
-                        refused[span.trace_id] = await self._refusal(span.trace_id, user_id)
-                    yield span
-
-        def change(span: Span) -> Upsert[Span]:
-            change = self._span(span, expires_in, expires_at)
-            if (error := refused.get(span.trace_id)) is not None:
-                raise error
-            return change
-
-        return await self._write_many(looked_up() if user_id is not None else spans, change, progress)
-
-    async def get_span(
-        self, trace_id: str, span_id: str, *, user_id: str | None = None, consistency: Consistency | None = None
-    ) -> Span | None:
-        """One span of a trace, in one round trip.
-
-        Args:
-            trace_id: the trace.
-            span_id: the span.
-            user_id: only when the trace is stored and belongs to this user.
-            consistency: as in ``get``.
-
-        Returns:
-            None when there is no such span, or its trace is not this user's.
-        """
-        keys = [Key("spans", plain(span_id), plain(trace_id)), *([self._key(trace_id)] if user_id is not None else [])]
-        keys[0].check()
-        consistency = check_consistency(consistency, self._connection.consistency)
-        batch = await self._store.get(keys, consistency=consistency)
-        span, *trace = batch.items
-        if span is None or any(each is None or each.owner != user_id for each in trace):
-            return None
-        return _read_span(span, batch.degraded)
-
-    async def list_spans(
-        self,
-        trace_id: str,
-        *,
-        limit: int = MAX_PAGE,
-        cursor: str | None = None,
-        user_id: str | None = None,
-        consistency: Consistency | None = None,
-    ) -> Page[Span]:
-        """The spans of a trace, in the order in which they began.
-
-        Args:
-            trace_id: the trace.
-            limit: how many at most, 1 to 1,000.
-            cursor: go on after the page that carried it.
-            user_id: only when the trace is stored and belongs to this user; looked up at the same time.
-            consistency: as in ``get``.
-
-        Raises:
-            InvalidRecord: an argument is out of its range, or the cursor is of another trace.
-            NotProvisioned, Throttled, StoreUnavailable: as the store says.
-        """
-        check_limit(limit)
-        query = _spans_query(trace_id)
-        query.check()
-        place = Cursor.decode(cursor, query) if cursor is not None else None
-        strictness = check_consistency(consistency, self._connection.consistency)
-
-        async def mine() -> bool:
-            return user_id is None or await self.get(trace_id, user_id=user_id, consistency=strictness) is not None
-
-        async def read() -> port.Page:
-            return await self._store.query(query, limit=limit, cursor=place, consistency=strictness)
-
-        owned, page = await gather([mine, read])
-        assert isinstance(page, port.Page)
-        if not owned:
-            return Page([], None, page.degraded)
-        spans = [_read_span(item, page.degraded) for item in page.items]
-        return Page(spans, page.cursor.encode(query) if page.cursor is not None else None, page.degraded)
-
     async def delete(self, id: str, *, user_id: str | None = None) -> bool:
         """Delete a trace and its spans. The spans go first, so that the call can be repeated when it fails.
 
@@ -345,7 +219,7 @@ class Traces(Records[Trace]):
             item = (await self._store.get([key])).items[0]
             if item is None or item.owner != user_id:
                 return False
-        await self._clear(_spans_query(id), None, None)
+        await self._clear(spans_query(id), None, None)
         return not isinstance(await self._attempt(Removal(key, owner=user_id)), Refused)
 
     async def delete_many(
@@ -370,30 +244,3 @@ class Traces(Records[Trace]):
         changed = super()._changed(record, function)
         moved = (changed.start_time, changed.end_time) != before
         return timed(changed.model_copy(update={"duration_ms": None}) if moved else changed)
-
-    def _span(self, span: Span, expires_in: float | timedelta | None, expires_at: datetime | None) -> Upsert[Span]:
-        """The write of a span over what is stored, or over nothing. Raises InvalidRecord."""
-        require(Span, span, "span")
-        span.check_types()
-        span = self._expiring(timed(span), expires_in, expires_at)
-        return Upsert(span.key, span)
-
-    async def _refusal(self, trace_id: str, user_id: str | None) -> CloudDBError | None:
-        """Why this user may not write spans of a trace: it is stored and another's, or no store can hold its id."""
-        try:
-            key = self._key(trace_id)
-        except InvalidRecord as error:
-            return error
-        item = (await self._store.get([key])).items[0]
-        foreign = item is not None and item.owner not in (None, user_id)
-        return self._not_owner(key) if foreign else None
-
-
-def _read_span(item: Item, degraded: bool) -> Span:
-    span = Span.from_item(item)
-    span.degraded = degraded
-    return span
-
-
-def _spans_query(trace_id: str) -> Query:
-    return Query("spans", parent=plain(trace_id), sort="start_time")

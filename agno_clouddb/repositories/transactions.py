@@ -57,7 +57,7 @@ class Transaction(Repository):
 
         Args:
             record: a session without runs that were never stored, a memory, an evaluation run, a content, a trace, a
-                span, a learning or metrics.
+                span, a learning, metrics or an entry.
             user_id: see there.
             expected_version: see there.
             expires_in: see there.

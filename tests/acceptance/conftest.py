@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ _RECORDED = Path(__file__).parents[2] / "examples" / "data" / "airline-conversat
 
 
 @pytest.fixture
-def cloud_urls(dynamodb_local_url: str, firestore_url: str) -> tuple[str, str]:
+def cloud_urls(dynamodb_local_url: str, firestore_url: str, prefix: str) -> tuple[str, str]:
     """AWS's and Google's own engines, under a prefix that no other test has."""
-    prefix = f"prefix=t{secrets.token_hex(6)}_"
-    return f"{dynamodb_local_url}&{prefix}&report_capacity=true", f"{firestore_url}&{prefix}"
+    return f"{dynamodb_local_url}&prefix={prefix}&report_capacity=true", f"{firestore_url}&prefix={prefix}"
 
 
 @pytest.fixture(scope="session")

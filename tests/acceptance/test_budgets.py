@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,47 +10,13 @@ import pytest
 from agno_clouddb import Database, Run, Session
 from agno_clouddb.cli.conversations import Conversation
 from agno_clouddb.concurrency import gather
-from agno_clouddb.stores.base import Batch, Consistency, Cursor, Key, Mutation, Outcome, Page, Query
 from agno_clouddb.stores.dynamodb.store import DynamoDBStore
 from agno_clouddb.stores.firestore.store import FirestoreStore
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
 from agno_clouddb.stores.usage import Usage
-from agno_clouddb.stores.wrapper import WrapperStore
+from benchmarks.counting import RoundTrips
 
 LISTS = Path(__file__).parents[2] / "benchmarks" / "lists.py"
-
-
-class RoundTrips(WrapperStore):
-    """Counts the calls of a store, and how many of them began when none was under way: sequential round trips.
-
-    That these are round trips to the service holds as long as every call is one request, which tests assert.
-    """
-
-    calls = 0
-    sequential = 0
-    under_way = 0
-
-    async def get(self, keys: Sequence[Key], *, consistency: Consistency = "strong", dead: bool = False) -> Batch:
-        with self:
-            return await super().get(keys, consistency=consistency, dead=dead)
-
-    async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
-        with self:
-            return await super().write(mutations, atomic=atomic)
-
-    async def query(
-        self, query: Query, *, limit: int, cursor: Cursor | None = None, consistency: Consistency = "strong"
-    ) -> Page:
-        with self:
-            return await super().query(query, limit=limit, cursor=cursor, consistency=consistency)
-
-    def __enter__(self) -> None:
-        self.calls += 1
-        self.sequential += self.under_way == 0
-        self.under_way += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.under_way -= 1
 
 
 @pytest.fixture(

@@ -52,6 +52,29 @@ async def test_both_clouds_runs_on_both_clouds(
     assert_outage_shown(capsys.readouterr().out)
 
 
+async def test_joining_runs_on_every_engine_beside_sqlite(
+    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await example("joining").main(f"sqlite:///{tmp_path / 'old.sqlite'}", backend)
+    assert_joined(capsys.readouterr().out)
+
+
+async def test_joining_runs_on_both_clouds(cloud_urls: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    # DynamoDB Local takes a minute to add indexes to tables that it has already.
+    dynamodb, firestore = cloud_urls
+    await example("joining").main(firestore, dynamodb)
+    assert_joined(capsys.readouterr().out)
+
+
+def test_joining_runs_without_arguments_and_takes_its_stores_from_the_command_line(tmp_path: Path) -> None:
+    assert_joined(start("joining", folder=tmp_path))
+    assert {each.name for each in tmp_path.glob("*.sqlite")} == {"old.sqlite", "new.sqlite"}
+    for each in list(tmp_path.iterdir()):
+        each.unlink()
+    assert_joined(start("joining", "memory://a", "memory://b", folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_records_run_on_every_engine(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         await example("records").main(backend)
@@ -87,3 +110,9 @@ def assert_outage_shown(output: str) -> None:
     assert "during the outage: 1 session listed, degraded: True\n" in output
     assert "after the outage: 2 runs, degraded: False\n" in output
     assert "acknowledged by 1, failed on 1: " in output
+
+
+def assert_joined(output: str) -> None:
+    assert "at once, of both: example-1, example-2, example-3\nreconciled: full, 0 failed\nhealth: ok\n" in output
+    assert "health: ok\nthe new cloud alone: example-1, example-2\n" in output
+    assert "example-1: Moved, run-1, run-4\nhints discarded: 0\n" in output

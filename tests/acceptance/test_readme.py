@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
+from agno.db.base import AsyncBaseDb
 from typer.testing import CliRunner
 
-from agno_clouddb import Run, Session, UserMemory, connect
+from agno_clouddb import Run, Session, StoreUnavailable, UserMemory, connect
 from agno_clouddb.cli.commands import app
+from agno_clouddb.testing import FaultyStore, MemoryStore
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -88,6 +91,29 @@ async def test_the_function_on_other_records_does_what_it_says(capsys: pytest.Ca
         assert await db.memories.get("m1") is None
 
 
+async def test_the_function_on_two_clouds_says_what_is_sure_and_mends_what_differs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (block,) = [block for block in BLOCKS if "two_clouds" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    stores = [FaultyStore(MemoryStore(name)) for name in ("memory://a", "memory://b")]
+    async with connect(*stores) as db:
+        await db.provision()
+        assert await names["two_clouds"](db, Session(session_id="s1", user_id="ann")) is True
+        lines = ["complete", "1 for sure", "1 compared, 0 mended, 0 failed"]
+        lines += ["memory://a closed 0 0.0", "memory://b closed 0 0.0"]
+        assert capsys.readouterr().out.splitlines() == lines
+        stores[1].down()
+        with pytest.raises(StoreUnavailable):
+            await names["two_clouds"](db, Session(session_id="s2", user_id="ann"))
+        assert capsys.readouterr().out.splitlines() == ["a store did not answer", "2 as far as can be seen"]
+        stores[0].down()
+        with pytest.raises(StoreUnavailable):
+            await names["two_clouds"](db, Session(session_id="s3", user_id="ann"))
+        assert capsys.readouterr().out.splitlines() == ["stored nowhere, as far as is known"]
+
+
 async def test_the_transaction_in_the_page_on_records_stores_all_three() -> None:
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "records.md").read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
@@ -104,8 +130,30 @@ async def test_the_transaction_in_the_page_on_records_stores_all_three() -> None
         assert written.version != memory.version
 
 
+def test_the_database_for_agno_is_made_without_asking_a_cloud() -> None:
+    (block,) = [block for block in BLOCKS if "AsyncCloudDb" in block]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert isinstance(names["db"], AsyncBaseDb)
+
+
+async def test_the_app_of_fastapi_answers_with_what_its_database_holds() -> None:
+    (block,) = [block for block in BLOCKS if "add_error_handlers" in block]
+    db = connect("memory://")
+    names: dict[str, Any] = {"db": db}
+    exec(block.replace('connect("dynamodb://eu-west-1")', "db"), names)
+    async with names["app"].router.lifespan_context(names["app"]):
+        await db.provision()
+        await db.sessions.upsert(Session(session_id="s1", user_id="ann"))
+        transport = httpx.ASGITransport(app=names["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            answer = await client.get("/sessions/s1")
+    assert answer.status_code == 200
+    assert answer.json()["user_id"] == "ann"
+
+
 def test_every_block_of_the_readme_is_run_by_a_test() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 7
 
 
 def test_the_index_file_for_firestore_is_the_one_that_the_schema_gives() -> None:

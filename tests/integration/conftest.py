@@ -6,7 +6,6 @@ time.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,17 +17,16 @@ _SINGLE = ("memory", "sqlite", "moto", "dynamodb_local", "firestore")
 
 
 @pytest.fixture
-def urls(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, ...]:
+def urls(request: pytest.FixtureRequest, prefix: str, tmp_path: Path) -> tuple[str, ...]:
     """The URLs that a Database is opened over, from the parameter of the test: engine names joined by ``+``."""
-    prefix = f"prefix=t{secrets.token_hex(6)}_"
     found = []
     for position, name in enumerate(request.param.split("+")):
         if name == "memory":
             found.append(f"memory://{position}")
         elif name == "sqlite":
-            found.append(f"sqlite:///{tmp_path / f'{position}.sqlite'}?{prefix}")
+            found.append(f"sqlite:///{tmp_path / f'{position}.sqlite'}?prefix={prefix}")
         else:
-            found.append(f"{request.getfixturevalue(f'{name}_url')}&{prefix}")
+            found.append(f"{request.getfixturevalue(f'{name}_url')}&prefix={prefix}")
     return tuple(found)
 
 

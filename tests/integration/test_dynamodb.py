@@ -46,9 +46,11 @@ from agno_clouddb.stores.base import (
 from agno_clouddb.stores.clock import HybridClock
 from agno_clouddb.stores.dynamodb import DynamoDBStore
 from agno_clouddb.stores.dynamodb.calls import CONCURRENCY
+from agno_clouddb.stores.dynamodb.items import shard_of
+from agno_clouddb.stores.dynamodb.tables import VERSION_INDEX, layouts
 from agno_clouddb.stores.dynamodb.templates import cloudformation
 from agno_clouddb.stores.memory import MemoryStore
-from agno_clouddb.stores.schema import COLLECTIONS, SHARD
+from agno_clouddb.stores.schema import COLLECTIONS, DECLARED, REPLICATION, SHARD
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
 from agno_clouddb.testing.engines import dynamodb_local
 
@@ -71,7 +73,7 @@ def run(number: int) -> Item:
 
 def filled(collection: str, number: int, **fields: str) -> Item:
     """An item that is in every index of its collection: ``v`` where it selects, its number where it orders."""
-    declared = COLLECTIONS[collection]
+    declared = DECLARED[collection]
     sorts = {index.sort for index in declared.indexes}
     values = {name: f"{number:06d}" if name in sorts else "v" for name in declared.fields}
     key = Key(collection, f"{number:06d}", "p" if declared.parent_field is not None else None)
@@ -87,6 +89,25 @@ async def listed(store: DynamoDBStore, query: Query, limit: int = 7) -> list[str
         ids += [each.key.id for each in page.items]
         if (cursor := page.cursor) is None:
             return ids
+
+
+async def scanned(
+    store: DynamoDBStore, collection: str, limit: int = 1_000, since: str | None = None
+) -> list[tuple[Key, str]]:
+    """All keys and versions that a scan meets, part by part."""
+    found: list[tuple[Key, str]] = []
+    cursor = None
+    while True:
+        part = await store.scan(collection, limit=limit, since=since, cursor=cursor)
+        assert len(part.entries) <= limit
+        found += part.entries
+        if (cursor := part.cursor) is None:
+            return found
+
+
+def entries(items: Iterable[Item]) -> list[tuple[Key, str]]:
+    """What a scan says of items, in order of version."""
+    return sorted(((each.key, each.version) for each in items), key=lambda each: each[1])
 
 
 async def write(store: DynamoDBStore, *mutations: Mutation, atomic: bool = False) -> tuple[Outcome, ...]:
@@ -130,7 +151,7 @@ def refusal(code: str, **more: Any) -> boto.ClientError:
 
 
 class Script:
-    """Stands in for a method of the driver: plays one step a call, and then lets every call through.
+    """Stands in for what sends an operation: plays one step a call, and then lets every call through.
 
     A step is an exception to raise instead of the call; ``lose``, which makes the call and drops its answer; or any
     function that gets the method and the request.
@@ -159,11 +180,13 @@ async def lose(method: Callable[..., Awaitable[Any]], request: dict[str, Any]) -
 
 @pytest.fixture
 def inject(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Script]:
-    """Puts a Script in place of a method of the store's driver."""
+    """Puts a Script in place of what sends an operation of the store, by the slim path or the driver."""
 
     def put(store: DynamoDBStore, name: str, *steps: Any, forever: bool = False) -> Script:
-        script = Script(getattr(driver(store), name), *steps, forever=forever)
-        monkeypatch.setattr(driver(store), name, script)
+        assert store._opened is not None
+        methods = store._opened.client.methods
+        script = Script(methods[name], *steps, forever=forever)
+        monkeypatch.setitem(methods, name, script)
         return script
 
     return put
@@ -494,14 +517,16 @@ class TestBudget:
 class TestTemplates:
     """Tables deployed from a template are those that the store would have made."""
 
+    @pytest.mark.parametrize("fan_out", [False, True])
     async def test_a_store_works_on_tables_from_cloudformation_and_has_nothing_to_provision(
-        self, dynamodb_local_url: str
+        self, dynamodb_local_url: str, fan_out: bool
     ) -> None:
+        collections = DECLARED if fan_out else COLLECTIONS
         prefix = f"t{secrets.token_hex(6)}_"
         opened = store_from_url(f"{dynamodb_local_url}&prefix={prefix}", StoreOptions(deadline=30.0))
         assert isinstance(opened, DynamoDBStore)
         async with opened as store:
-            for resource in cloudformation(prefix)["Resources"].values():
+            for resource in cloudformation(prefix, fan_out=fan_out)["Resources"].values():
                 properties = dict(resource["Properties"])
                 expiry = properties.pop("TimeToLiveSpecification")
                 properties.pop("PointInTimeRecoverySpecification")
@@ -509,9 +534,9 @@ class TestTemplates:
                 await driver(store).update_time_to_live(
                     TableName=properties["TableName"], TimeToLiveSpecification=expiry
                 )
-            spent = await requests(store, store.provision())
-            assert spent == {"DescribeTable": len(COLLECTIONS) + 1, "DescribeTimeToLive": len(COLLECTIONS) + 1}
-            for name, declared in COLLECTIONS.items():
+            spent = await requests(store, store.provision(replicated=fan_out))
+            assert spent == {"DescribeTable": len(collections) + 1, "DescribeTimeToLive": len(collections) + 1}
+            for name, declared in collections.items():
                 items = [filled(name, n) for n in range(3)]
                 await stored(store, *items)
                 assert (await store.get([each.key for each in items])).items == tuple(items)
@@ -520,6 +545,176 @@ class TestTemplates:
                     if index.partition in (SHARD, declared.parent_field):
                         query = Query(name, index.sort, parent=parent)
                         assert await listed(store, query) == [each.key.id for each in items]
+                if fan_out and name != REPLICATION.name:
+                    assert await scanned(store, name, since=items[0].version) == entries(items)
+
+
+class TestScan:
+    """Keys and versions of all that is stored, from the table itself or in order of version."""
+
+    @pytest.fixture
+    async def store(self, make: MakeStore) -> AsyncIterator[DynamoDBStore]:
+        """An open store as a fan-out needs it, with some of the tables."""
+        async with make() as opened:
+            await opened.provision(["sessions", "runs"], replicated=True)
+            yield opened
+
+    @pytest.mark.parametrize("collection", ["sessions", "runs"])
+    async def test_tombstones_and_what_has_expired_are_met_too(self, store: DynamoDBStore, collection: str) -> None:
+        items = [filled(collection, n) for n in range(9)]
+        items[2] = replace(items[2], expires_at=1)
+        items[4] = Item(items[4].key, items[4].version, deleted=True, expires_at=2**33)
+        items[6] = Item(items[6].key, items[6].version, deleted=True, expires_at=1)
+        items[8] = replace(items[8], data=b"x" * LARGE)
+        await stored(store, *items)
+        assert sorted(await scanned(store, collection, 2)) == sorted(entries(items))
+        for first in (0, 5, 8):
+            assert await scanned(store, collection, 2, items[first].version) == entries(items[first:])
+        assert await scanned(store, collection, since=clock.stamp()) == []
+
+    async def test_the_children_of_all_parents_are_met(self, store: DynamoDBStore) -> None:
+        items = [item(Key("runs", f"r{n}", f"s{n % 3}"), run_index=f"{n}") for n in range(9)]
+        await stored(store, *items)
+        assert sorted(await scanned(store, "runs", 4)) == sorted(entries(items))
+        assert await scanned(store, "runs", 4, items[0].version) == entries(items)
+
+    async def test_a_new_version_takes_the_place_of_the_old_one(self, store: DynamoDBStore) -> None:
+        first, second = item(), item()
+        await stored(store, first)
+        await stored(store, second)
+        for since in (None, first.version):
+            assert await scanned(store, "sessions", since=since) == [(KEY, second.version)]
+
+    @pytest.mark.parametrize("shards", [1, 3])
+    @pytest.mark.parametrize("limit", [1, 2, 5])
+    async def test_another_store_goes_on_where_a_scan_has_ended(
+        self, make: MakeStore, store: DynamoDBStore, shards: int, limit: int
+    ) -> None:
+        async with make(shards=shards) as one, make(shards=shards) as other:
+            items = [item(Key("runs", f"r{n}", "s"), run_index=f"{n}") for n in range(20)]
+            await stored(one, *items)
+            for since, wanted in ((None, items), (items[3].version, items[3:])):
+                stores, cursor = [one, other], None
+                found: list[tuple[Key, str]] = []
+                while True:
+                    part = await stores[0].scan("runs", limit=limit, since=since, cursor=cursor)
+                    assert len(part.entries) <= limit
+                    found += part.entries
+                    if (cursor := part.cursor) is None:
+                        break
+                    stores.reverse()
+                assert (sorted(found) if since is None else found) == (
+                    sorted(entries(wanted)) if since is None else entries(wanted)
+                )
+
+    async def test_shards_are_merged_in_order_of_version(self, make: MakeStore, store: DynamoDBStore) -> None:
+        async with make(shards=3) as sharded:
+            items = [item(Key("sessions", f"{n}")) for n in range(40)]
+            # One partition alone has the first versions, so that the others have to wait for it.
+            items.sort(key=lambda each: (shard_of(each.key.id, 3), each.key.id))
+            items = [replace(each, version=clock.stamp()) for each in items]
+            await stored(sharded, *items)
+            for limit in (1, 7, 1_000):
+                assert await scanned(sharded, "sessions", limit, items[0].version) == entries(items)
+
+    async def test_entries_with_one_version_are_all_met(self, make: MakeStore, store: DynamoDBStore) -> None:
+        version = clock.stamp()
+        async with make(shards=3) as sharded:
+            items = [replace(item(Key("sessions", f"{n}")), version=version) for n in range(12)]
+            await stored(sharded, *items)
+            for limit in (1, 5):
+                assert sorted(await scanned(sharded, "sessions", limit, version)) == sorted(entries(items))
+
+    async def test_what_is_deleted_at_the_place_of_the_cursor_stops_no_scan(self, store: DynamoDBStore) -> None:
+        items = [item(Key("sessions", f"{n}")) for n in range(6)]
+        await stored(store, *items)
+        first = await store.scan("sessions", limit=2, since=items[0].version)
+        assert list(first.entries) == entries(items[:2])
+        await stored(store, replace(items[1], version=(last := clock.stamp())))
+        rest = await store.scan("sessions", limit=10, since=items[0].version, cursor=first.cursor)
+        assert [*rest.entries] == [*entries(items[2:]), (items[1].key, last)]
+
+    async def test_each_part_is_one_request_a_partition(self, make: MakeStore, store: DynamoDBStore) -> None:
+        items = [item(Key("sessions", f"{n}")) for n in range(10)]
+        await stored(store, *items)
+        assert await requests(store, store.scan("sessions", limit=3)) == {"Scan": 1}
+        assert await requests(store, store.scan("sessions", limit=3, since=items[0].version)) == {"Query": 1}
+        async with make(shards=3) as sharded:
+            assert await requests(sharded, sharded.scan("sessions", limit=6, since=items[0].version)) == {"Query": 3}
+
+    async def test_a_store_without_the_index_by_version_is_to_be_provisioned_again(self, make: MakeStore) -> None:
+        async with make() as alone:
+            await alone.provision(["sessions"])
+            each = item()
+            await stored(alone, each)
+            assert await scanned(alone, "sessions") == entries([each])
+            with pytest.raises(NotProvisioned, match="shard-version-index") as raised:
+                await alone.scan("sessions", limit=1, since=each.version)
+            assert "provision()` again" in raised.value.remedy
+            assert (raised.value.store, raised.value.collection) == (alone.name, "sessions")
+            for since in (None, each.version):
+                with pytest.raises(NotProvisioned):
+                    await alone.scan("runs", limit=1, since=since)
+
+    async def test_an_index_that_is_still_being_filled_is_not_ready(
+        self, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        message = "Cannot read from backfilling global secondary index: shard-version-index"
+        error: Any = {"Error": {"Code": "ValidationException", "Message": message}}
+        inject(store, "query", boto.ClientError(error, "Query"))
+        with pytest.raises(IndexNotReady) as raised:
+            await store.scan("sessions", limit=1, since=clock.stamp())
+        assert (raised.value.index, raised.value.collection) == ("shard-version-index", "sessions")
+
+    async def test_throttling_is_waited_out_until_the_deadline(
+        self, make: MakeStore, store: DynamoDBStore, inject: Callable[..., Script]
+    ) -> None:
+        each = item()
+        await stored(store, each)
+        for name, since in (("scan", None), ("query", each.version)):
+            script = inject(store, name, *[refusal("ThrottlingException")] * 2)
+            assert await scanned(store, "sessions", since=since) == entries([each])
+            assert script.calls == 3
+            async with make(deadline=0.3) as hasty:
+                inject(hasty, name, refusal("ThrottlingException"), forever=True)
+                with anyio.fail_after(5), pytest.raises(Throttled):
+                    await hasty.scan("sessions", limit=1, since=since)
+
+    @pytest.mark.parametrize("since", [None, "00000000000a-0000-000000000000"])
+    async def test_what_cannot_be_scanned_is_invalid(self, store: DynamoDBStore, since: str | None) -> None:
+        for call in (
+            store.scan("cats", limit=1, since=since),
+            store.scan("sessions", limit=0, since=since),
+            store.scan("sessions", limit=1, since=since, cursor="x"),
+        ):
+            with pytest.raises(InvalidRecord):
+                await call
+
+    async def test_a_scan_is_counted_in_read_units(self, dynamodb_local_url: str) -> None:
+        async with maker(dynamodb_local_url)(report_capacity="true") as store:
+            await store.provision(["sessions"], replicated=True)
+            items = [item(Key("sessions", f"{n}"), "x" * 4_000) for n in range(4)]
+            await stored(store, *items)
+            for since, least, most in ((None, 4, 8), (items[0].version, 0.5, 0.5)):
+                before = store.usage.copy()
+                await store.scan("sessions", limit=10, since=since)
+                assert least <= store.usage.since(before).read_units <= most
+
+    async def test_lists_and_counts_do_not_show_tombstones(self, make: MakeStore) -> None:
+        async with make() as store:
+            await store.provision(replicated=True)
+            for name, declared in DECLARED.items():
+                live, dead = filled(name, 1), filled(name, 2)
+                await stored(store, live, dead)
+                await stored(store, Item(dead.key, clock.stamp(), deleted=True, expires_at=2**33))
+                for index in declared.indexes:
+                    inside = index.partition in (SHARD, declared.parent_field)
+                    value = live.fields.get(index.partition, "")
+                    query = Query(
+                        name, index.sort, parent=live.key.parent, equals={} if inside else {index.partition: value}
+                    )
+                    assert await listed(store, query) == [live.key.id]
+                    assert await store.count(query) == 1
 
 
 class TestChunks:
@@ -1021,13 +1216,15 @@ class TestProvision:
         described: dict[str, Any] = (await driver(store).describe_table(TableName=table))["Table"]
         return described
 
+    async def indexes(self, store: DynamoDBStore, collection: str) -> set[str]:
+        described = await self.describe(store, collection)
+        kinds = ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
+        return {each["IndexName"] for kind in kinds for each in described.get(kind, ())}
+
     async def test_tables_have_their_indexes_and_expire_items(self, store: DynamoDBStore) -> None:
-        for layout in store._layouts.values():
-            described = await self.describe(store, layout.collection.name)
-            kinds = ("LocalSecondaryIndexes", "GlobalSecondaryIndexes")
-            present = {each["IndexName"] for kind in kinds for each in described.get(kind, ())}
-            assert present == {index.name for index in layout.collection.indexes}
-        for table in (store._chunks, *(layout.table for layout in store._layouts.values())):
+        for name, declared in COLLECTIONS.items():
+            assert await self.indexes(store, name) == {index.name for index in declared.indexes}
+        for table in (store._chunks, *(store._layouts[name].table for name in COLLECTIONS)):
             expiry = await driver(store).describe_time_to_live(TableName=table.name)
             assert expiry["TimeToLiveDescription"]["AttributeName"] == "expires_at"
             assert expiry["TimeToLiveDescription"]["TimeToLiveStatus"] in ("ENABLED", "ENABLING")
@@ -1049,6 +1246,69 @@ class TestProvision:
             assert await read(store, large.key) == large
             with pytest.raises(NotProvisioned, match="sessions"):
                 await read(store)
+
+    async def test_a_store_of_a_fan_out_has_one_table_more_and_an_index_by_version_on_the_others(
+        self, make: MakeStore
+    ) -> None:
+        async with make() as store:
+            await store.provision(replicated=True)
+            for name, declared in DECLARED.items():
+                own = {index.name for index in declared.indexes}
+                by_version = {"shard-version-index"} if name in COLLECTIONS else set()
+                assert await self.indexes(store, name) == own | by_version
+            expiry = await driver(store).describe_time_to_live(TableName=f"{prefix(store)}replication")
+            assert expiry["TimeToLiveDescription"]["AttributeName"] == "expires_at"
+
+    async def test_an_index_by_version_that_the_table_of_hints_has_already_is_left_alone(self, make: MakeStore) -> None:
+        async with make() as store:
+            layout = layouts(prefix(store))["replication"]
+            earlier = replace(layout.table, global_=(*layout.table.global_, VERSION_INDEX))
+            await driver(store).create_table(**earlier.create_request())
+            each = filled("replication", 1)
+            for _ in range(2):
+                await store.provision([], replicated=True)
+                await stored(store, each)
+            assert await self.indexes(store, "replication") == {"target-missed-index", "shard-version-index"}
+            assert await scanned(store, "replication") == entries([each])
+
+    async def test_only_a_store_of_a_fan_out_has_the_table_for_it(self, make: MakeStore) -> None:
+        async with make() as store:
+            await store.provision(["runs"])
+            with pytest.raises(NotProvisioned, match="replication"):
+                await read(store, Key("replication", "x"))
+            await store.provision([], replicated=True)
+            each = filled("replication", 1)
+            await stored(store, each)
+            assert await read(store, each.key) == each
+            assert await listed(store, Query("replication", "missed", equals={"target": "v"})) == [each.key.id]
+
+    async def test_a_table_in_use_gets_its_index_by_version_with_what_is_in_it(self, make_alone: MakeStore) -> None:
+        async with make_alone() as store:
+            await store.provision(["sessions", "runs"])
+            items = {
+                "sessions": [item(Key("sessions", f"{n}")) for n in range(6)],
+                "runs": [run(n) for n in range(6)],
+            }
+            for name, own in items.items():
+                own[3] = Item(own[3].key, own[3].version, deleted=True, expires_at=2**33)
+                await stored(store, *own)
+                assert "shard-version-index" not in await self.indexes(store, name)
+            written = asyncio.Event()
+
+            async def use_it() -> None:
+                while not written.is_set():
+                    items["runs"].append(run(len(items["runs"])))
+                    await stored(store, items["runs"][-1])
+
+            async def provision_it() -> None:
+                await store.provision(["sessions", "runs"], replicated=True)
+                written.set()
+
+            await gather([use_it, provision_it])
+            for name, own in items.items():
+                assert await scanned(store, name, 4, own[0].version) == entries(own)
+            await store.provision(["sessions", "runs"])
+            assert "shard-version-index" in await self.indexes(store, "runs")
 
     async def test_an_unknown_collection_is_invalid_and_nothing_is_made(self, make: MakeStore) -> None:
         async with make() as store:

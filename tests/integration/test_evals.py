@@ -399,3 +399,25 @@ async def test_what_has_expired_is_absent_and_can_be_created_again(db: Database)
     with pytest.raises(InvalidRecord) as caught:
         await db.evals.create(evaluation("gone"), expires_at=START - 10_000 * DAY)
     assert caught.value.path == "expires_at"
+
+
+async def test_runs_are_listed_by_the_kind_of_their_component(db: Database) -> None:
+    components = ({"agent_id": "a"}, {"team_id": "t"}, {"workflow_id": "w"}, {"agent_id": "a", "team_id": "t"})
+    for n, ids in enumerate(components):
+        await db.evals.create(evaluation(f"e{n}", **ids))
+    for kind, found in (("agent", ["e0", "e3"]), ("team", ["e1", "e3"]), ("workflow", ["e2"])):
+        page = await db.evals.list(component_type=kind, sort="created_at")  # type: ignore[arg-type]
+        assert [each.run_id for each in page.items] == found
+        assert await db.evals.count(component_type=kind) == len(found)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRecord, match="component_type"):
+        await db.evals.list(component_type="model")  # type: ignore[arg-type]
+
+
+async def test_a_run_is_assigned_to_a_user_whosever_it_was(db: Database) -> None:
+    created = await db.evals.create(EvalRun(run_id="e1", eval_type="accuracy", eval_data={}, user_id="ann"))
+    stored = await db.evals.assign("e1", "bob")
+    assert (stored.user_id, stored.updated_at) == ("bob", created.updated_at)
+    assert await db.evals.get("e1", user_id="ann") is None
+    assert [each.run_id for each in (await db.evals.list(user_id="bob")).items] == ["e1"]
+    with pytest.raises(RecordNotFound):
+        await db.evals.assign("none", "bob")

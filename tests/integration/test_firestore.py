@@ -46,7 +46,8 @@ from agno_clouddb.stores.firestore.client import Connection
 from agno_clouddb.stores.firestore.faults import Fault
 from agno_clouddb.stores.firestore.indexes import pairs
 from agno_clouddb.stores.memory import MemoryStore
-from agno_clouddb.stores.schema import COLLECTIONS, Collection
+from agno_clouddb.stores.scans import encode_cursor
+from agno_clouddb.stores.schema import DECLARED, Collection
 
 pytestmark = pytest.mark.firestore
 
@@ -309,13 +310,13 @@ def indexed(query: Query) -> bool:
 
 
 class TestListsOfEveryCollection:
-    @pytest.mark.parametrize("declared", COLLECTIONS.values(), ids=COLLECTIONS)
+    @pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
     async def test_a_list_that_an_index_serves_is_one_request_of_no_more_documents_than_asked_for(
         self, store: FirestoreStore, declared: Collection
     ) -> None:
         model = MemoryStore()
         await model.open()
-        await model.provision()
+        await model.provision(replicated=True)
         puts = [Put(each) for each in numbered(declared, 200)]
         assert await store.write(puts) == await model.write(puts)
         queries = lists(declared)
@@ -342,7 +343,7 @@ class TestAnyOf:
         model = MemoryStore()
         await model.open()
         await model.provision()
-        puts = [Put(each) for each in numbered(COLLECTIONS["memories"], 120)]
+        puts = [Put(each) for each in numbered(DECLARED["memories"], 120)]
         assert await store.write(puts) == await model.write(puts)
         return model
 
@@ -434,7 +435,7 @@ class TestTally:
 
 class TestBulk:
     async def test_thousands_of_writes_in_one_call_are_few_requests(self, store: FirestoreStore) -> None:
-        items = numbered(COLLECTIONS["memories"], 3000)
+        items = numbered(DECLARED["memories"], 3000)
         before = store.usage.copy()
         outcomes = await store.write([Put(each) for each in items])
         assert outcomes == tuple(Stored(each.version) for each in items)
@@ -445,8 +446,8 @@ class TestBulk:
     async def test_writing_over_documents_never_seen_reads_their_heads_once(
         self, store: FirestoreStore, other: FirestoreStore
     ) -> None:
-        await other.write([Put(each) for each in numbered(COLLECTIONS["memories"], 700)])
-        puts = [Put(each) for each in numbered(COLLECTIONS["memories"], 700)]
+        await other.write([Put(each) for each in numbered(DECLARED["memories"], 700)])
+        puts = [Put(each) for each in numbered(DECLARED["memories"], 700)]
         assert await requests(store, store.write(puts)) == {"BatchWrite": 4, "BatchGetDocuments": 3}
         assert all((await store.get([each.key for each in puts])).items)
 
@@ -503,6 +504,113 @@ class TestIndexes:
                 await call
             assert caught.value.index == f"{prefix}memories (user_id, updated_at DESCENDING)"
             assert (caught.value.link, caught.value.collection) == (link, "memories")
+
+    async def test_a_scan_by_version_whose_index_is_not_built_names_it(
+        self, store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = "The query requires a COLLECTION_GROUP_ASC index for collection runs and field version."
+
+        async def refuse(*_: Any) -> None:
+            raise Fault("FAILED_PRECONDITION", said)
+
+        monkeypatch.setattr(Connection, "run_query", refuse)
+        with pytest.raises(IndexNotReady) as caught:
+            await store.scan("runs", limit=1, since=clock.stamp())
+        assert caught.value.index == "collection group runs (version ASCENDING)"
+        assert caught.value.collection == "runs"
+
+
+async def scanned(
+    store: FirestoreStore, collection: str, limit: int, since: str | None = None
+) -> tuple[list[tuple[Key, str]], int]:
+    """All entries of a scan, and how many parts had none."""
+    entries: list[tuple[Key, str]] = []
+    empty, cursor = 0, None
+    while True:
+        part = await store.scan(collection, limit=limit, since=since, cursor=cursor)
+        entries += part.entries
+        empty += not part.entries
+        cursor = part.cursor
+        if cursor is None:
+            return entries, empty
+
+
+class TestScans:
+    @pytest.mark.parametrize("by_version", [False, True], ids=["all", "by version"])
+    async def test_a_part_is_one_request_that_reads_as_many_documents_as_are_asked_for(
+        self, store: FirestoreStore, by_version: bool
+    ) -> None:
+        since = clock.stamp() if by_version else None
+        for name in "abc":
+            await stored(store, item(Key("sessions", name), data="x" * 2_000_000))
+        before = store.usage.copy()
+        part = await store.scan("sessions", limit=2, since=since)
+        used = store.usage.since(before)
+        assert [key.id for key, _ in part.entries] == ["a", "b"]
+        assert (dict(used.requests), used.documents_read) == ({"RunQuery": 1}, 2)
+
+    async def test_a_part_is_no_longer_than_can_be_read_in_time(self, store: FirestoreStore) -> None:
+        names = [f"{number:04}" for number in range(1001)]
+        for start in range(0, 1001, 500):
+            keys = [Key("memories", name) for name in names[start : start + 500]]
+            await write(store, *(Put(Item(key, clock.stamp())) for key in keys))
+        part = await store.scan("memories", limit=5_000)
+        assert part.cursor is not None
+        rest = await store.scan("memories", limit=5_000, cursor=part.cursor)
+        assert [key.id for key, _ in (*part.entries, *rest.entries)] == names
+        assert (len(part.entries), rest.cursor) == (1000, None)
+
+    async def test_children_of_other_prefixes_and_programs_never_show_and_do_not_end_a_scan(
+        self, make_store: MakeStore, client: Any, prefix: str
+    ) -> None:
+        since = clock.stamp()
+        store, *others = [await make_store(prefix=each) for each in (prefix, f"{prefix}0", f"{prefix[:-1]}!")]
+        own = [await stored(store, Item(Key("runs", "1", "a"), clock.stamp()))]
+        for other in others:
+            await write(other, *(Put(Item(Key("runs", str(n), "a"), clock.stamp())) for n in range(5)))
+        for path in (f"{prefix}sessions/a/runs/1/runs/1", f"{prefix}sessions/a/notes/1/runs/1", f"{prefix}x/a/runs/1"):
+            await client.document(path).set({"version": clock.stamp()})
+        own.append(await stored(store, Item(Key("runs", "1", "b"), clock.stamp())))
+        wanted = [(each.key, each.version) for each in own]
+        for limit in (1, 2, 100):
+            in_order, _ = await scanned(store, "runs", limit)
+            by_version, empty = await scanned(store, "runs", limit, since)
+            assert in_order == by_version == wanted
+            assert empty >= 13 // limit - 2
+
+    async def test_children_in_order_of_name_are_looked_for_below_this_prefix_only(
+        self, make_store: MakeStore, prefix: str
+    ) -> None:
+        store, other = await make_store(), await make_store(prefix=f"{prefix}0")
+        keys = [Key("runs", "r", parent) for parent in (" ", "a", "\U0010ffff" * 128)]
+        for each in (store, other):
+            await write(each, *(Put(Item(key, clock.stamp())) for key in keys))
+        before = store.usage.copy()
+        found, _ = await scanned(store, "runs", 100)
+        assert [key for key, _ in found] == keys
+        assert store.usage.since(before).documents_read == 3
+
+    async def test_a_document_of_another_program_in_a_collection_is_an_error(
+        self, store: FirestoreStore, client: Any, prefix: str
+    ) -> None:
+        await client.document(f"{prefix}memories/theirs").set({"text": "hello"})
+        with pytest.raises(CloudDBError, match="no version") as caught:
+            await store.scan("memories", limit=1)
+        assert caught.value.key == Key("memories", "theirs")
+
+    @pytest.mark.parametrize("place", ["x/y", "x_sessions/a/runs", "runs", "x_sessions//runs/r", "a/../runs/b"])
+    async def test_a_cursor_that_names_no_document_of_the_collection_is_invalid(
+        self, store: FirestoreStore, place: str
+    ) -> None:
+        with pytest.raises(InvalidRecord, match="cursor"):
+            await store.scan("runs", limit=1, cursor=encode_cursor("runs", None, (place,)))
+        assert store.usage.requests.total() == 0
+
+    async def test_a_scan_ends_within_the_deadline(self, make_store: MakeStore) -> None:
+        store = await make_store(deadline=-1.0)
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.scan("sessions", limit=1)
+        assert caught.value.collection == "sessions"
 
 
 class TestChunks:

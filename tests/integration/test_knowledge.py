@@ -454,3 +454,48 @@ async def test_what_has_expired_is_absent_and_can_be_written_again(db: Database)
     assert await db.knowledge.get("expired", user_id="bob") == again
     with pytest.raises(InvalidRecord, match="expires_in"):
         await db.knowledge.upsert(content(), expires_in=0)
+
+
+async def test_a_list_of_what_a_user_sees_merges_its_own_and_what_is_nobodys(db: Database) -> None:
+    owners = ("ann", None, "bob")
+    for n in range(18):
+        await db.knowledge.upsert(content(f"k{n:02}", user_id=owners[n % 3], created_at=START + n // 4 * DAY))
+    seen = [f"k{n:02}" for n in range(18) if n % 3 != 2]
+    for limit in (1, 2, 5, 100):
+        assert await stored_ids(db, limit, visible_to="ann", sort="created_at") == seen
+        assert await stored_ids(db, limit, visible_to="ann") == seen[::-1]
+    assert await db.knowledge.count(visible_to="ann") == 12
+    assert [each.id async for each in db.knowledge.iterate(visible_to="cyd", page_size=4)] == seen[1::2][::-1]
+    assert await stored_ids(db, audience="everyone", sort="created_at") == seen[1::2]
+    await db.knowledge.upsert(content("k01", user_id="bob"))  # claims it
+    await db.knowledge.update("k00", lambda each: each.model_copy(update={"user_id": None}))
+    assert await stored_ids(db, visible_to="cyd", sort="created_at") == ["k00", *seen[3::2]]
+
+
+async def test_a_list_of_what_a_user_sees_takes_neither_an_owner_nor_the_cursor_of_another_list(db: Database) -> None:
+    for n in range(3):
+        await db.knowledge.upsert(content(f"k{n}", user_id="ann"))
+    with pytest.raises(InvalidRecord, match="cannot be given with user_id"):
+        await db.knowledge.list(visible_to="ann", user_id="ann")
+    merged = (await db.knowledge.list(visible_to="ann", limit=2)).cursor
+    alone = (await db.knowledge.list(user_id="ann", limit=2)).cursor
+    with pytest.raises(InvalidRecord, match="cursor"):
+        await db.knowledge.list(user_id="ann", limit=2, cursor=merged)
+    with pytest.raises(InvalidRecord, match="cursor"):
+        await db.knowledge.list(visible_to="ann", limit=2, cursor=alone)
+    assert [each.id for each in (await db.knowledge.list(visible_to="ann", limit=2, cursor=merged)).items] == ["k0"]
+
+
+async def test_a_content_is_created_once(db: Database) -> None:
+    stored = await db.knowledge.create(content("k1"), user_id="ann")
+    with pytest.raises(ConflictError, match="already"):
+        await db.knowledge.create(content("k1", name="Other"))
+    assert await db.knowledge.get("k1") == stored
+    assert stored.user_id == "ann"
+
+
+async def test_an_update_may_leave_the_moment_of_the_last_change(db: Database) -> None:
+    stored = await db.knowledge.upsert(content("k1", updated_at=START))
+    changed = await db.knowledge.update("k1", lambda each: each.model_copy(update={"size": 1}), keep_updated_at=True)
+    assert (changed.size, changed.updated_at, changed.created_at) == (1, START, stored.created_at)
+    assert (await db.knowledge.update("k1", lambda each: None)).updated_at != START

@@ -405,3 +405,37 @@ async def test_what_has_expired_counts_as_absent(
         kept = await other.learnings.upsert(learning("l2"))
         assert kept.expires_at is not None
         assert timedelta(minutes=59) < kept.expires_at - datetime.now(UTC) <= timedelta(hours=1, seconds=1)
+
+
+async def test_overwriting_keeps_whom_and_what_a_learning_is_about_and_takes_the_rest(db: Database) -> None:
+    about = {"namespace": "user", "agent_id": "a1", "team_id": "t1", "workflow_id": "w1", "session_id": "s1"}
+    first = await db.learnings.overwrite(learning(user_id="ann", entity_type="person", metadata={"n": 1}, **about))
+    second = await db.learnings.overwrite(
+        learning(learning_type="other", content={"n": 2}, user_id="bob", entity_id="e1", agent_id="a2", namespace="x")
+    )
+    assert second == await db.learnings.get("l1")
+    assert (second.content, second.metadata) == ({"n": 2}, None)
+    changed = {"content", "metadata", "version", "updated_at"}
+    assert second.model_dump(exclude=changed) == first.model_dump(exclude=changed)
+    assert second.updated_at is not None
+    assert first.updated_at is not None
+    assert second.updated_at > first.updated_at
+    # Whatever version the object has: it counts as made anew.
+    third = await db.learnings.overwrite(first.model_copy(update={"user_id": "eve", "content": {"n": 3}}))
+    assert (third.user_id, third.content) == ("ann", {"n": 3})
+    assert await listed(db, user_id="ann") == ["l1"]
+    with pytest.raises(InvalidRecord):
+        await db.learnings.overwrite({})  # type: ignore[arg-type]
+
+
+async def test_clearing_deletes_what_is_of_a_user_and_a_type(db: Database) -> None:
+    await a_dozen(db)
+    told: list[int] = []
+    assert await db.learnings.clear(user_id="ann", learning_type="user_profile", progress=told.append) == 2
+    assert told[-1] == 2
+    assert await listed(db, user_id="ann", learning_type="user_profile") == []
+    assert await db.learnings.count() == 10
+    assert await db.learnings.clear(user_id="ann") == 4
+    assert await db.learnings.clear(user_id="nobody") == 0
+    assert await db.learnings.clear() == 6
+    assert await db.learnings.count() == 0

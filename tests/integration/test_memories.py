@@ -576,3 +576,22 @@ async def test_a_stored_memory_has_its_key_fields_and_expiry_where_the_schema_sa
     assert item is not None
     assert set(item.fields) == {"user_id", "agent_id", "created_at", "updated_at"}
     assert item.expires_at == int(datetime(2126, 1, 1, tzinfo=UTC).timestamp())
+
+
+async def test_overwriting_keeps_the_owner_and_the_creation_of_what_is_stored(db: Database) -> None:
+    first = await db.memories.upsert(UserMemory(memory_id="m1", memory="tea", user_id="ann", topics=["drinks"]))
+    (stored,) = await db.memories.overwrite([UserMemory(memory_id="m1", memory="coffee", user_id="bob")])
+    assert (stored.memory, stored.user_id, stored.created_at, stored.topics) == (
+        "coffee",
+        "ann",
+        first.created_at,
+        None,
+    )
+    assert await db.memories.get("m1") == stored
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    again = [UserMemory(memory_id=each, memory=f"{n}", user_id=f"u{n}") for n, each in enumerate(("m2", "m1", "m2"))]
+    new, old = await db.memories.overwrite(again, updated_at=moment)
+    assert (new.memory_id, new.memory, new.user_id) == ("m2", "2", "u0")
+    assert (old.memory, old.user_id, old.updated_at) == ("1", "ann", moment)
+    assert new.updated_at != moment
+    assert {each.memory_id: each async for each in db.memories.iterate()} == {"m1": old, "m2": new}

@@ -306,6 +306,8 @@ async def test_ranges_are_in_order_of_dates_and_include_both_ends(db: Database) 
     assert sorted(await days()) == sorted(everything)
     assert [day for day, _ in await days()] == [day for day, _ in everything]
     assert [user for _, user in await days()][::3] == [0] * 4
+    assert [day for day, _ in await days(descending=True)] == [day for day, _ in reversed(everything)]
+    assert [day for day, _ in await days(None, on(4), user_id="ann", descending=True)] == [4, 3, 1]
     assert {day for day, _ in await days(on(2))} == {3, 4, 5}
     assert {day for day, _ in await days(None, on(4))} == {1, 3, 4}
     assert {day for day, _ in await days(on(3), on(4))} == {3, 4}

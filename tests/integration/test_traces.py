@@ -359,6 +359,60 @@ async def test_a_span_may_be_written_before_its_trace_and_again(db: Database) ->
     assert await db.traces.get_span("t1", "s1") == second
 
 
+async def test_spans_that_are_to_be_kept_are_not_replaced_and_the_others_are_written(db: Database) -> None:
+    stored = await db.traces.create_span(span("s1", name="first"))
+    result = await db.traces.create_spans([span("s1", name="second"), span("s2"), span("s2", name="third")], keep=True)
+    assert (result.stored, [version is None for version in result.versions]) == (1, [True, False, True])
+    assert await db.traces.get_span("t1", "s1") == stored
+    assert [each.name for each in (await db.traces.list_spans("t1")).items] == ["first", "step"]
+
+
+async def test_spans_are_counted_and_so_are_those_that_failed(db: Database) -> None:
+    codes = ("OK", "ERROR", "OK", "UNSET", "OK")
+    await db.traces.create_spans(span(f"s{n}", "t1", status_code=code) for n, code in enumerate(codes))
+    await db.traces.create_span(span("s", "t2", status_code="ERROR"))
+    assert await db.traces.count_spans("t1") == (5, 1)
+    await db.traces.create_span(span("s0", "t1", status_code="ERROR"))
+    assert await db.traces.count_spans("t1") == (5, 2)
+    assert await db.traces.count_spans("t3") == (0, 0)
+
+
+async def test_a_span_is_found_in_the_traces_named_and_else_in_the_latest_that_has_it(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agno_clouddb.repositories.spans._TRACES", 2)
+    for number in range(5):
+        await db.traces.upsert_trace(trace(f"t{number}", start=number))
+    for trace_id in ("t0", "t3", "orphan"):
+        await db.traces.create_span(span("s", trace_id))
+    found = await db.traces.find_span("s")
+    assert found is not None
+    assert found == await db.traces.get_span("t3", "s")
+    for names in (["t1", "t0"], ["t1", "t2", "t0", "t3"], iter(["orphan"])):
+        found = await db.traces.find_span("s", traces=names)
+        assert found is not None
+        assert found.trace_id == ("orphan" if not isinstance(names, list) else "t0")
+    assert await db.traces.find_span("none", traces=["t1", "t2", "t3"]) is None
+    await db.traces.delete("t3")
+    found = await db.traces.find_span("s", traces=["t3"])
+    assert found is not None
+    assert found.trace_id == "t0"
+
+
+async def test_parts_are_combined_as_a_caller_wants_and_kept_as_long_as_the_longest(db: Database) -> None:
+    soon = datetime.now(UTC) + HOUR
+    await db.traces.upsert_trace(trace(name="first", total_spans=3), expires_at=soon)
+    combined = await db.traces.upsert_trace(
+        trace(name="second", total_spans=4),
+        expires_at=soon + HOUR,
+        combine=lambda stored, part: stored.model_copy(update={"name": f"{stored.name} and {part.name}"}),
+    )
+    assert (combined.name, combined.total_spans) == ("first and second", 3)
+    assert combined.expires_at is not None
+    assert combined.expires_at >= soon + HOUR
+    assert await db.traces.get("t1") == combined
+
+
 async def test_deleting_a_trace_removes_its_spans_and_no_others(db: Database) -> None:
     for name in ("t1", "t10", "t2"):
         await db.traces.upsert_trace(trace(name))
@@ -616,6 +670,14 @@ async def test_odd_values_are_kept_exactly_or_refused_with_their_path(db: Databa
     with pytest.raises(InvalidRecord, match="start_time"):
         await db.traces.upsert_trace(trace("all").model_copy(update={"start_time": datetime(2026, 1, 1)}))
     assert await db.traces.get("all") == stored
+
+
+async def test_traces_are_listed_and_counted_by_when_they_were_first_written(db: Database) -> None:
+    for number in range(6):
+        await db.traces.upsert_trace(trace(f"t{number}", start=-number, created_at=START + number * HOUR))
+    window: dict[str, Any] = {"created_from": START + HOUR, "created_to": START + 4 * HOUR}
+    assert await stored_ids(db, limit=2, **window) == ["t1", "t2", "t3"]
+    assert await db.traces.count(**window) == 3
 
 
 async def test_what_has_expired_is_absent_and_a_trace_begins_anew(db: Database) -> None:

@@ -46,7 +46,7 @@ def test_the_version_is_that_of_the_library() -> None:
 
 
 def test_help_names_the_commands_and_their_options() -> None:
-    assert all(name in run("--help")[1] for name in ("demo", "schema"))
+    assert all(name in run("--help")[1] for name in ("demo", "reconcile", "health", "forget", "schema"))
     status, output, _ = run("demo", "--help")
     assert status == 0
     for option in ("--data", "--sessions", "--store"):

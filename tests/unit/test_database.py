@@ -17,10 +17,12 @@ from agno_clouddb import (
     NotProvisioned,
     Run,
     Session,
+    StoreUnavailable,
     connect,
 )
 from agno_clouddb.fanout.store import FanOutStore
 from agno_clouddb.stores.memory import MemoryStore
+from agno_clouddb.testing import FaultyStore
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,7 @@ from agno_clouddb.stores.memory import MemoryStore
         ("firestore://p/a/b", "path"),
         ("dynamodb://[bad", "not a URL"),
         ("dynamodb://eu-west-1?report_capacity=yes", "report_capacity"),
+        ("dynamodb://eu-west-1?driver=boto3", r"boto3.*slim, aioboto3"),
         ("sqlite://", "names no file"),
         ("sqlite://file.db", "names no file"),
         ("memory://?deadline=-1", "deadline"),
@@ -175,3 +178,28 @@ async def test_a_database_over_a_store_of_ones_own() -> None:
         await db.provision()
         await db.sessions.upsert(Session(session_id="s1"))
     assert [str(key) for key in store.items] == ["sessions/s1"]
+
+
+async def test_the_health_of_a_single_store_is_whether_it_answers() -> None:
+    store = FaultyStore(MemoryStore())
+    async with Database(store) as db:
+        await db.provision()
+        health = await db.health()
+        assert health.ok
+        assert [(each.answers, each.last_error) for each in health.stores] == [(True, None)]
+        store.down()
+        health = await db.health()
+        assert not health.ok
+        assert not health.stores[0].answers
+        assert isinstance(health.stores[0].last_error, StoreUnavailable)
+        store.up()
+        assert (await db.health()).ok
+
+
+async def test_a_single_store_without_its_tables_is_not_well(tmp_path: Path) -> None:
+    async with connect(f"sqlite:///{tmp_path / 'new.sqlite'}") as db:
+        health = await db.health()
+        assert not health.ok
+        assert isinstance(health.stores[0].last_error, NotProvisioned)
+        await db.provision()
+        assert (await db.health()).ok

@@ -25,12 +25,13 @@ from agno_clouddb.stores.dynamodb.tables import layouts
 from agno_clouddb.stores.firestore.indexes import firestore_indexes
 from agno_clouddb.stores.firestore.names import Layout
 from agno_clouddb.stores.firestore.queries import structured
+from agno_clouddb.stores.firestore.scans import scan_query
 from agno_clouddb.stores.memory import MemoryStore
-from agno_clouddb.stores.schema import COLLECTIONS, Index
+from agno_clouddb.stores.schema import DECLARED, Index
 
 DB = Database(MemoryStore())
 REPOSITORIES = {
-    name: getattr(DB, name) for name in ("sessions", "memories", "evals", "knowledge", "traces", "learnings")
+    name: getattr(DB, name) for name in ("sessions", "memories", "evals", "knowledge", "traces", "learnings", "entries")
 }
 LAYOUT = Layout("projects/p/databases/d/documents", "agno_")
 EQUAL, IN, ASCENDING = 5, 8, 1
@@ -63,7 +64,7 @@ SERVED = {
     "knowledge": {
         "created_at": {
             "": "shard-created_at-index",
-            **{name: f"{name}-created_at-index" for name in ("type", "status", "linked_to", "user_id")},
+            **{name: f"{name}-created_at-index" for name in ("type", "status", "linked_to", "user_id", "audience")},
         },
     },
     "traces": {
@@ -84,8 +85,15 @@ SERVED = {
             ),
         },
     },
+    "entries": {
+        "created_at": {name: f"{name}-created_at-index" for name in ("group", "state", "kind")},
+        "due": {"kind": "kind-due-index"},
+    },
 }
 """By repository, order and filter: the index that serves the list."""
+
+NEEDED = {("entries", "created_at"): {"group", "state", "kind"}, ("entries", "due"): {"kind"}}
+"""By collection and order: the filters without one of which nothing is listed."""
 
 JANUARY = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
 
@@ -113,6 +121,9 @@ OTHERS = [
         for query, index in (
             (Query("runs", "run_index", parent="p"), "session_id-run_index-index"),
             (Query("spans", "start_time", parent="p"), "trace_id-start_time-index"),
+            # What a fan-out has to send to a store, in the order in which the store missed it.
+            (Query("replication", "missed", equals={"target": "value"}), "target-missed-index"),
+            (Query("replication", "missed", any_of={"target": ("value", "other")}), "target-missed-index"),
         )
         for descending in (False, True)
     ),
@@ -137,7 +148,10 @@ def possible() -> Iterator[Query]:
         by_value = [name for name, each in repository.lists.filters.items() if each.kind in ("equal", "any")]
         for names in (subset for size in range(4) for subset in combinations(by_value, size)):
             for sort in repository.lists.orders:
-                yield repository.lists.listing(dict.fromkeys(names, "value"), sort).query
+                query = repository.lists.listing(dict.fromkeys(names, "value"), sort).query
+                needed = NEEDED.get((query.collection, query.sort))
+                if needed is None or needed & query.equals.keys():
+                    yield query
     yield from (query for query, *_ in OTHERS)
 
 
@@ -168,6 +182,40 @@ def problems(composites: dict[str, Any]) -> Iterator[str]:
             continue
         if not covered(structured(query, LAYOUT, limit=20, cursor=Cursor("value", "id")), composites):
             yield f"Firestore: {query.scope}: no composite index"
+
+    yield from problems_of_scans(composites)
+
+
+def problems_of_scans(generated: dict[str, Any]) -> Iterator[str]:
+    """What is not served as it should be of the scans of every collection, all of it and by version."""
+    for name, parts in product(DECLARED, (("path",), ("version", "path"))):
+        since = None if len(parts) == 1 else "version"
+        for after in (None, parts):
+            message = scan_query(name, LAYOUT, limit=20, since=since, after=after)
+            if not covered_scan(message, generated):
+                yield f"Firestore: scan of {name} since {since}: no index"
+
+
+def covered_scan(message: Any, generated: dict[str, Any]) -> bool:
+    """Whether a scan is served, by the rules that Firestore documents.
+
+    https://firebase.google.com/docs/firestore/query-data/index-overview: documents are in the order of their names
+    without an index. The order by one field is an automatic index of a collection, unless an override replaces it; that
+    of a collection group is none, and there only where an override has it.
+    """
+    (source,) = message.from_
+    orders = [(each.field.field_path, each.direction) for each in message.order_by]
+    assert len(message.where.composite_filter.filters) == 0
+    if orders == [("__name__", ASCENDING)]:
+        return True
+    overrides = [
+        each["indexes"]
+        for each in generated["fieldOverrides"]
+        if (each["collectionGroup"], each["fieldPath"]) == (source.collection_id, "version")
+    ]
+    needed = {"order": "ASCENDING", "queryScope": "COLLECTION_GROUP" if source.all_descendants else "COLLECTION"}
+    found = any(needed in each for each in overrides) or (not overrides and not source.all_descendants)
+    return found and orders == [("version", ASCENDING), ("__name__", ASCENDING)]
 
 
 def covered(message: Any, generated: dict[str, Any]) -> bool:
@@ -201,14 +249,14 @@ def test_the_indexes_in_the_documents_serve_every_query() -> None:
 
 def test_every_index_that_is_declared_is_expected_to_serve_a_list() -> None:
     used = {(query.collection, name) for query, name, _ in expected()}
-    assert used == {(each.name, index.name) for each in COLLECTIONS.values() for index in each.indexes}
+    assert used == {(each.name, index.name) for each in DECLARED.values() for index in each.indexes}
 
 
 @pytest.mark.parametrize(
     ("name", "index"),
     [
         pytest.param(each.name, index, id=f"{each.name}-{index.name}")
-        for each in COLLECTIONS.values()
+        for each in DECLARED.values()
         for index in each.indexes
     ],
 )
@@ -216,9 +264,9 @@ def test_without_an_index_the_queries_that_need_it_are_named(
     name: str, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needing = [query.scope for query, serving, _ in expected() if query.collection == name and serving == index.name]
-    declared = COLLECTIONS[name]
+    declared = DECLARED[name]
     without = replace(declared, indexes=tuple(each for each in declared.indexes if each is not index))
-    monkeypatch.setitem(COLLECTIONS, name, without)
+    monkeypatch.setitem(DECLARED, name, without)
     found = list(problems(firestore_indexes()))
     assert needing
     for scope in needing:
@@ -231,3 +279,23 @@ def test_without_a_composite_index_the_queries_that_need_it_are_named() -> None:
         without = {**generated, "indexes": [each for each in generated["indexes"] if each is not index]}
         group = index["collectionGroup"].removeprefix("agno_")
         assert any(group in problem and "no composite index" in problem for problem in problems(without)), index
+
+
+def test_without_the_override_that_a_scan_needs_the_scan_is_named() -> None:
+    generated = firestore_indexes()
+    overrides = [each for each in generated["fieldOverrides"] if each["fieldPath"] == "version"]
+    assert [each["collectionGroup"] for each in overrides] == ["runs", "spans"]
+    for override in overrides:
+        automatic = [each for each in override["indexes"] if each["queryScope"] == "COLLECTION"]
+        assert {each["order"] for each in automatic} == {"ASCENDING", "DESCENDING"}
+        others = [each for each in generated["fieldOverrides"] if each is not override]
+        for left in ([], [{**override, "indexes": automatic}]):
+            found = list(problems_of_scans({**generated, "fieldOverrides": [*others, *left]}))
+            assert set(found) == {f"Firestore: scan of {override['collectionGroup']} since version: no index"}
+
+
+def test_a_version_whose_automatic_index_is_switched_off_is_named() -> None:
+    generated = firestore_indexes()
+    off = {"collectionGroup": "agno_sessions", "fieldPath": "version", "indexes": []}
+    found = list(problems_of_scans({**generated, "fieldOverrides": [*generated["fieldOverrides"], off]}))
+    assert set(found) == {"Firestore: scan of sessions since version: no index"}
