@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,13 +18,12 @@ __all__ = ["full_jitter", "gather", "gather_outcomes", "task_group", "uninterrup
 
 T = TypeVar("T")
 
-_CANCELLED = object()
-
 
 async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | None = None) -> list[T]:
     """Run calls at once and return their results in order.
 
-    When one raises, the others are cancelled, waited for, and its error is raised as it is.
+    When one raises, the others are cancelled, waited for, and its error is raised as it is. When the caller is
+    cancelled, so are they, and waited for. Tasks of the event loop do it, as a task group takes three times as long.
 
     Args:
         calls: functions that make the awaitables, so that none is made and never awaited.
@@ -31,23 +31,44 @@ async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | No
     """
     if len(calls) == 1:
         return [await calls[0]()]
-    results: list[Any] = [_CANCELLED] * len(calls)
-    slots = anyio.Semaphore(limit) if limit is not None else None
-
-    async def run(position: int, call: Callable[[], Awaitable[T]]) -> None:
-        if slots is None:
-            results[position] = await call()
-        else:
-            async with slots:
-                results[position] = await call()
-
-    async with task_group() as group:
-        for position, call in enumerate(calls):
-            group.start_soon(run, position, call)
-    if any(each is _CANCELLED for each in results):
-        # The group takes a task that ends as cancelled for one that it has cancelled itself.
+    if not calls:
+        return []
+    if limit is not None and limit < len(calls):
+        slots = anyio.Semaphore(limit)
+        calls = [partial(_in_turn, slots, call) for call in calls]
+    tasks = [asyncio.ensure_future(call()) for call in calls]
+    try:
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    except asyncio.CancelledError:
+        await _ended(tasks)
+        raise
+    if pending:
+        await _ended(pending)
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+    if errors:
+        raise _worst(errors)
+    if any(task.cancelled() for task in tasks):
         raise CloudDBError("a call was cancelled from below", remedy="Try again")
-    return cast("list[T]", results)
+    return [task.result() for task in tasks]
+
+
+async def _in_turn(slots: anyio.Semaphore, call: Callable[[], Awaitable[T]]) -> T:
+    async with slots:
+        return await call()
+
+
+async def _ended(tasks: Iterable[asyncio.Future[T]]) -> None:
+    """Cancel tasks and wait until they have ended, even when cancelled meanwhile; the cancellation goes on after it."""
+    for task in tasks:
+        task.cancel()
+    await uninterrupted(partial(_waited, tasks))
+
+
+async def _waited(tasks: Iterable[asyncio.Future[T]]) -> None:
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # marked as seen
 
 
 @asynccontextmanager
@@ -58,7 +79,7 @@ async def task_group() -> AsyncIterator[TaskGroup]:
         async with anyio.create_task_group() as group:
             yield group
     except BaseExceptionGroup as errors:
-        first = _first(errors)
+        first = _worst(_leaves(errors))
     if first is not None:
         # Raised here and not `from None` above, which would take away the cause that the error was raised with.
         raise first
@@ -112,7 +133,12 @@ async def uninterrupted(call: Callable[[], Awaitable[T]]) -> T:
     return task.result()
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One of the errors in a group; an unexpected one before the library's own, so that a bug does not hide."""
-    leaves = [_first(error) if isinstance(error, BaseExceptionGroup) else error for error in errors.exceptions]
-    return next((error for error in leaves if not isinstance(error, CloudDBError)), leaves[0])
+def _worst(errors: Sequence[BaseException]) -> BaseException:
+    """One of several errors; an unexpected one before the library's own, so that a bug does not hide."""
+    return next((error for error in errors if not isinstance(error, CloudDBError)), errors[0])
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The errors in a group, and in the groups inside it."""
+    nested = [_leaves(each) if isinstance(each, BaseExceptionGroup) else [each] for each in errors.exceptions]
+    return [leaf for leaves in nested for leaf in leaves]

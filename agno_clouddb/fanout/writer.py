@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,7 +23,7 @@ class Writing:
     """The keys that are being written here, under which stores may differ for the moment."""
 
     def __init__(self) -> None:
-        self._keys: Counter[Key] = Counter()
+        self._keys: dict[Key, int] = {}
         self._ended = anyio.Event()
 
     async def done(self) -> None:
@@ -38,12 +37,13 @@ class Writing:
     @contextmanager
     def of(self, keys: Sequence[Key]) -> Iterator[None]:
         """Note that keys are being written within a block."""
-        self._keys.update(keys)
+        for key in keys:
+            self._keys[key] = self._keys.get(key, 0) + 1
         try:
             yield
         finally:
-            self._keys.subtract(keys)
             for key in keys:
+                self._keys[key] -= 1
                 if not self._keys[key]:
                     del self._keys[key]
             if not self._keys:

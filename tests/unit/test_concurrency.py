@@ -65,6 +65,41 @@ async def test_a_call_that_is_cancelled_from_below_is_an_error_and_not_a_result(
         await gather([cancelled, lambda: value(1)])
 
 
+@pytest.mark.parametrize("how", ["task", "scope"])
+async def test_a_cancelled_caller_waits_for_calls_that_it_has_cancelled(how: str) -> None:
+    started, release, ended = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def ends_slowly() -> None:
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        finally:
+            await uninterrupted(release.wait)
+            ended.append("slowly")
+
+    async def fails() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("failing")
+            raise StoreUnavailable("gone")  # which is not what the caller is to see
+
+    with anyio.CancelScope() as scope:
+        task = asyncio.ensure_future(gather([ends_slowly, fails])) if how == "task" else None
+        asyncio.get_running_loop().call_later(0.01, release.set)
+        if task is None:
+            asyncio.get_running_loop().call_later(0.001, scope.cancel)
+            await gather([ends_slowly, fails])
+        else:
+            await started.wait()
+            task.cancel()
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert ended == ["failing", "slowly"]
+
+
 async def test_outcomes_hold_the_librarys_errors_and_raise_others() -> None:
     error = StoreUnavailable("gone")
     assert await gather_outcomes([lambda: value(1), lambda: failure(error)]) == [1, error]
