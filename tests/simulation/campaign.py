@@ -48,6 +48,7 @@ def main() -> int:
             counts += some
             for rule, seed in violations:
                 broken.setdefault(rule, []).append(seed)
+                print(f"{rule}: broken with seed {seed}", flush=True)
             if time.monotonic() - told >= _TOLD_EVERY or done == given.schedules:
                 told = time.monotonic()
                 print(f"{done:,} of {given.schedules:,} schedules, {told - began:.0f} s", flush=True)
