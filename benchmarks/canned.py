@@ -4,7 +4,7 @@
         ...
 
 As a program, it serves what it reads from its input as JSON, on a free port of loopback that it prints, until its
-input ends.
+input ends. A request is answered the given number of seconds after it came.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ HOST = "127.0.0.1"
 
 
 @asynccontextmanager
-async def canned_dynamodb(answers: Mapping[str, Any]) -> AsyncIterator[str]:
+async def canned_dynamodb(answers: Mapping[str, Any], delay: float = 0) -> AsyncIterator[str]:
     """A server that speaks HTTP as DynamoDB does; its URL.
 
     Args:
         answers: by the name of the operation, as the service's JSON; others are answered by an empty object.
+        delay: seconds after which it answers.
     """
-    async with running("benchmarks.canned", answers) as port:
+    async with running("benchmarks.canned", answers, delay) as port:
         yield f"http://{HOST}:{port}"
 
 
 @asynccontextmanager
-async def running(module: str, answers: Mapping[str, Any]) -> AsyncIterator[int]:
+async def running(module: str, answers: Mapping[str, Any], delay: float) -> AsyncIterator[int]:
     """A server that runs as a program and is given its answers; its port.
 
     Args:
         module: of the program.
         answers: what can be JSON.
+        delay: seconds after which it answers.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module),
+        *(sys.executable, "-m", module, str(delay)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=2**20,
@@ -62,8 +64,9 @@ async def running(module: str, answers: Mapping[str, Any]) -> AsyncIterator[int]
 class _DynamoDB(asyncio.Protocol):
     """One connection. Takes requests that have a length and come one after the other, as those of clients do."""
 
-    def __init__(self, answers: Mapping[bytes, bytes]) -> None:
+    def __init__(self, answers: Mapping[bytes, bytes], delay: float) -> None:
         self._answers = answers
+        self._delay = delay
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,7 +82,11 @@ class _DynamoDB(asyncio.Protocol):
                 return
             self._received = self._received[whole:]
             operation = _header(head, b"x-amz-target").rpartition(b".")[2]
-            self._transport.write(self._answers.get(operation, _response(b"{}")))
+            response = self._answers.get(operation, _EMPTY)
+            if self._delay:
+                asyncio.get_running_loop().call_later(self._delay, self._transport.write, response)
+            else:
+                self._transport.write(response)
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -95,18 +102,21 @@ def _response(body: bytes) -> bytes:
     return head.encode() + body
 
 
-async def _serve() -> None:
+_EMPTY = _response(b"{}")
+
+
+async def _serve(delay: float) -> None:
     loop = asyncio.get_running_loop()
     answers = json.loads(await asyncio.to_thread(sys.stdin.readline))
     responses = {
         name.lower().encode(): _response(json.dumps(answer, separators=(",", ":")).encode())
         for name, answer in answers.items()
     }
-    server = await loop.create_server(lambda: _DynamoDB(responses), HOST, 0)
+    server = await loop.create_server(lambda: _DynamoDB(responses, delay), HOST, 0)
     async with server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(float(sys.argv[1])))

@@ -27,7 +27,6 @@ from typing import Any
 import aioboto3
 from aiobotocore.config import AioConfig
 
-from agno_clouddb import UserMemory
 from agno_clouddb.stores.base import Item, Key, Put, Query
 from agno_clouddb.stores.clock import HybridClock
 from agno_clouddb.stores.dynamodb import DynamoDBStore
@@ -35,15 +34,13 @@ from agno_clouddb.stores.dynamodb.items import data_attribute, to_attributes
 from agno_clouddb.stores.dynamodb.tables import layouts
 from benchmarks.canned import canned_dynamodb
 from benchmarks.options import Options
-from benchmarks.subjects import Engines, engines, ours
 
-__all__ = ["Case", "Rival", "dynamodb_cases", "item_of", "measure", "run"]
+__all__ = ["Case", "Rival", "dynamodb_cases", "item_of", "measure", "run", "wire"]
 
 AT_ONCE = 64
 ROUND = 5 * AT_ONCE  # operations
 LISTED = 20
 SIZES = (1, 16)  # KB of payload
-_LATENCY = 5  # milliseconds of a round trip, for the fan-out
 
 _clock = HybridClock()
 _layouts = layouts("agno_")
@@ -110,7 +107,7 @@ def item_of(key: Key, kilobytes: int, *, binary: bool) -> Item:
 _MOMENT = "2025-11-01T10:00:00.000000Z"
 
 
-def _wire(item: Item, *, encoded: bool) -> dict[str, Any]:
+def wire(item: Item, *, encoded: bool) -> dict[str, Any]:
     """An item as attributes; ``encoded``: as the service's JSON has them, with binary values as text."""
     attributes = {**to_attributes(item, _layouts[item.key.collection], 1), **data_attribute(item.data)}
     if encoded and isinstance(item.data, bytes):
@@ -147,7 +144,7 @@ async def _opened(stack: AsyncExitStack, answers: Mapping[str, Any]) -> tuple[An
 
 async def _get(kilobytes: int, binary: bool, stack: AsyncExitStack) -> list[Rival]:
     item = item_of(Key("sessions", "s1"), kilobytes, binary=binary)
-    bare, stores = await _opened(stack, {"GetItem": {"Item": _wire(item, encoded=True)}})
+    bare, stores = await _opened(stack, {"GetItem": {"Item": wire(item, encoded=True)}})
     table, key = _layouts["sessions"].table.name, {"session_id": {"S": "s1"}}
     for store in stores.values():
         assert (await store.get([item.key])).items == (item,)
@@ -160,7 +157,7 @@ async def _get(kilobytes: int, binary: bool, stack: AsyncExitStack) -> list[Riva
 async def _put(kilobytes: int, binary: bool, stack: AsyncExitStack) -> list[Rival]:
     item = item_of(Key("sessions", "s1"), kilobytes, binary=binary)
     bare, stores = await _opened(stack, {"PutItem": {}})
-    table, attributes = _layouts["sessions"].table.name, _wire(item, encoded=False)
+    table, attributes = _layouts["sessions"].table.name, wire(item, encoded=False)
     return [
         Rival("aioboto3", partial(bare.put_item, TableName=table, Item=attributes)),
         *(Rival(name, partial(store.write, [Put(item)])) for name, store in stores.items()),
@@ -171,7 +168,7 @@ async def _list_children(stack: AsyncExitStack) -> list[Rival]:
     items = [item_of(Key("runs", f"r{n:02d}", "s1"), 1, binary=True) for n in range(LISTED)]
     last = {name: items[-1].key.parent if name == "session_id" else "x" for name in ("session_id", "run_id")}
     answer = {
-        "Items": [_wire(item, encoded=True) for item in items],
+        "Items": [wire(item, encoded=True) for item in items],
         "Count": LISTED,
         "LastEvaluatedKey": {name: {"S": value} for name, value in last.items()},
     }
@@ -198,7 +195,7 @@ async def _list_children(stack: AsyncExitStack) -> list[Rival]:
 async def _list_by_index(stack: AsyncExitStack) -> list[Rival]:
     items = [item_of(Key("sessions", f"s{n:02d}"), 1, binary=True) for n in range(LISTED)]
     table, keys = _layouts["sessions"].table.name, ("session_id", "user_id", "created_at")
-    whole = [_wire(item, encoded=True) for item in items]
+    whole = [wire(item, encoded=True) for item in items]
     answers = {
         "Query": {"Items": [{name: each[name] for name in keys} for each in whole], "Count": LISTED},
         "BatchGetItem": {"Responses": {table: whole}, "UnprocessedKeys": {}},
@@ -257,6 +254,7 @@ def run(options: Options) -> dict[str, Any]:
         ``operations``: for each cloud and operation the microseconds of each rival, and what is aimed at; ``fan_out``:
         see ``fan_out_latency``.
     """
+    from benchmarks.fan_out import fan_out_latency
     from benchmarks.overhead_firestore import firestore_cases
 
     rounds = 30 if options.full else 5
@@ -274,46 +272,8 @@ def run(options: Options) -> dict[str, Any]:
             for case in cases
         ]
     options.say("overhead: latency of a fan-out")
-    with engines() as relays:
-        return {
-            "rounds": rounds,
-            "operations": operations,
-            "fan_out": asyncio.run(fan_out_latency(relays, 1_000 if options.full else 500)),
-        }
-
-
-async def fan_out_latency(relays: Engines, calls: int) -> dict[str, Any]:
-    """What writing and reading a record takes on each cloud alone and on both, 5 ms away, one call after another.
-
-    Returns:
-        ``latency``: in milliseconds; ``calls``; and by call and adapter the medians, in milliseconds.
-    """
-    urls = {cloud: relay.url for cloud, relay in relays.items()}
-    async with AsyncExitStack() as stack:
-        adapters = {
-            **{cloud: await stack.enter_async_context(ours({cloud: url}, count=False)) for cloud, url in urls.items()},
-            "both": await stack.enter_async_context(ours(urls, count=False)),
-        }
-        for relay in relays.values():
-            relay.latency(_LATENCY / 1000)
-        taken: dict[str, dict[str, list[float]]] = {call: {name: [] for name in adapters} for call in ("write", "read")}
-        for number in range(calls):
-            for name, own in adapters.items():
-                memory = UserMemory(memory_id=f"m{number}", memory="likes tea " * 50, user_id="ann")
-                began = time.perf_counter()
-                await own.database.memories.upsert(memory)
-                written = time.perf_counter()
-                found = await own.database.memories.get(memory.memory_id)
-                taken["write"][name].append(written - began)
-                taken["read"][name].append(time.perf_counter() - written)
-                assert found is not None
-        for relay in relays.values():
-            relay.latency(0)
-    medians = {
-        call: {name: round(1000 * statistics.median(each), 2) for name, each in of.items()}
-        for call, of in taken.items()
-    }
-    return {"latency": _LATENCY, "calls": calls, **medians}
+    latency = asyncio.run(fan_out_latency(2_000 if options.full else 500))
+    return {"rounds": rounds, "operations": operations, "fan_out": latency}
 
 
 def main() -> None:

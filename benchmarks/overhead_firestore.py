@@ -21,10 +21,10 @@ from agno_clouddb.stores.firestore.names import Layout
 from benchmarks.canned_firestore import canned_firestore
 from benchmarks.overhead import LISTED, SIZES, Case, Rival, item_of
 
-__all__ = ["firestore_cases"]
+__all__ = ["PROJECT", "document_of", "firestore_cases"]
 
-_PROJECT = "test-project"
-_LAYOUT = Layout(f"projects/{_PROJECT}/databases/(default)/documents", "agno_")
+PROJECT = "test-project"
+_LAYOUT = Layout(f"projects/{PROJECT}/databases/(default)/documents", "agno_")
 _SECONDS = 1_760_000_000
 
 
@@ -40,14 +40,14 @@ def firestore_cases() -> list[Case]:
 async def _opened(stack: AsyncExitStack, answers: Mapping[str, Sequence[bytes]]) -> tuple[Any, FirestoreStore]:
     """The bare client's collection of sessions, and a store of this library, beside a server with these answers."""
     host = await stack.enter_async_context(canned_firestore(answers))
-    bare = AsyncClient(project=_PROJECT, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+    bare = AsyncClient(project=PROJECT, credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
     bare._emulator_host = host
     stack.push_async_callback(bare._firestore_api.transport.close)
-    store = await stack.enter_async_context(FirestoreStore(_PROJECT, emulator_host=host, deadline=30))
+    store = await stack.enter_async_context(FirestoreStore(PROJECT, emulator_host=host, deadline=30))
     return bare.collection("agno_sessions"), store
 
 
-def _document(item: Item) -> Any:
+def document_of(item: Item) -> Any:
     """An item as the service answers it."""
     document = writes_for(Put(item), None, _LAYOUT)[0][0].update
     document.create_time.seconds = document.update_time.seconds = _SECONDS
@@ -60,7 +60,7 @@ def _session(kilobytes: int, number: int = 1) -> Item:
 
 async def _get(kilobytes: int, stack: AsyncExitStack) -> list[Rival]:
     item = _session(kilobytes)
-    document = _document(item)
+    document = document_of(item)
     found = firestore.BatchGetDocumentsResponse.pb()(found=document)
     found.read_time.seconds = _SECONDS
     answers = {"BatchGetDocuments": [found.SerializeToString()], "GetDocument": [document.SerializeToString()]}
@@ -94,7 +94,7 @@ async def _list(stack: AsyncExitStack) -> list[Rival]:
     items = [_session(1, number) for number in range(LISTED)]
     answers = []
     for item in items:
-        answer = firestore.RunQueryResponse.pb()(document=_document(item))
+        answer = firestore.RunQueryResponse.pb()(document=document_of(item))
         answer.read_time.seconds = _SECONDS
         answers.append(answer.SerializeToString())
     bare, store = await _opened(stack, {"RunQuery": answers})
