@@ -161,6 +161,10 @@ class Sending:
             puts: what was sent.
             answers: what all stores have answered to each, the primary first.
         """
+        if not any(isinstance(each, Failed) for by_store in answers for each in by_store.values()):
+            return [
+                combine(put.key, by_store, self._options.acks, {}) for put, by_store in zip(puts, answers, strict=True)
+            ]
         missed: dict[int, _Missed] = {}
         behind: set[int] = set()
         for place, (put, by_store) in enumerate(zip(puts, answers, strict=True)):
