@@ -20,6 +20,7 @@ __all__ = ["Replay"]
 
 _PAGE = 100
 _MAX_UNPROVEN = 10_000
+_FORGOTTEN = 10  # times the grace, after which a hint that was seen would have been seen again
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
 
 
@@ -92,6 +93,8 @@ class Replay:
         done = [each for each in found if self._is_done(source, each, mended[each.key])]
         failed = await hints.remove(self._replicas.stores[source], done)
         done = [each for each in done if each not in failed]
+        for each in done:
+            self._unproven.pop((source, each), None)
         self._lag.remove(done)
         self.replayed += len(done)
         return len(found) - len(done)
@@ -100,14 +103,17 @@ class Replay:
         """Whether a hint tells of nothing any more."""
         if not mended.brought(hint.target, hint.version):
             return False
-        if hint.certain or mended.version >= hint.version:
-            self._unproven.pop((source, hint), None)
-            return True
-        # Its write was refused, or is on its way still: after a while it is not.
-        if len(self._unproven) >= _MAX_UNPROVEN:
-            self._unproven.clear()
-        since = self._unproven.setdefault((source, hint), anyio.current_time())
-        return anyio.current_time() - since >= self._replicas.grace
+        return hint.certain or mended.version >= hint.version or self._has_waited(source, hint)
+
+    def _has_waited(self, source: str, hint: Hint) -> bool:
+        """Whether a hint was seen so long ago that its write, which was refused or lost, is not on its way any more."""
+        now, seen = anyio.current_time(), (source, hint)
+        if seen not in self._unproven and len(self._unproven) >= _MAX_UNPROVEN:
+            first = next(iter(self._unproven))
+            if now - self._unproven[first] < _FORGOTTEN * self._replicas.grace:
+                return False  # its turn comes when others are done
+            del self._unproven[first]  # somebody else has removed it
+        return now - self._unproven.setdefault(seen, now) >= self._replicas.grace
 
     async def _until_done(self, target: str) -> None:
         pause = _FIRST_PAUSE

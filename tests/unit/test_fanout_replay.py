@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from agno_clouddb import StoreUnavailable
+from agno_clouddb.fanout import replay
 from agno_clouddb.fanout.hints import Hint
 from agno_clouddb.fanout.lag import Lag
 from agno_clouddb.fanout.tombstones import TOMBSTONE_SECONDS
-from agno_clouddb.stores.base import Item, Key, Put
+from agno_clouddb.stores.base import Condition, Item, Key, Put, Refused
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.testing.faults import Call, Fault
 from tests.unit.fanouts import KEY, Node, World, hints, records, virtual
@@ -338,6 +339,26 @@ async def test_a_hint_that_reaches_its_store_after_all_others_were_replayed_is_r
         await world.memories[0].write([Put(late), Put(hint.to_item())])
         await asyncio.sleep(100)
         assert records(world.memories[1])[OTHER] == late
+        assert hints(world.memories[0]) == []
+
+
+@virtual
+async def test_more_hints_of_refused_puts_than_are_remembered_go_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replay, "_MAX_UNPROVEN", 2)
+    world, keys = World(), [Key("sessions", f"s{number}") for number in range(5)]
+    async with world.node() as node:
+        for key in keys:
+            await node.put("ann's", key=key, user="ann")
+        await node.lose(1)
+        for key in keys:
+            put = Put(node.item("bob's", key=key, user="bob"), Condition(owner="bob"))
+            (outcome,) = await node.fanout.write([put])
+            assert isinstance(outcome, Refused)
+        assert len(hints(world.memories[0])) == 5
+        await node.back(1)
+        await asyncio.sleep(1800)
         assert hints(world.memories[0]) == []
 
 
