@@ -65,6 +65,8 @@ def reconcile(
         console = report.console()
         console.print(report.reconciliation_table(done))
         console.print(_sum(done, waiting, alike), soft_wrap=True)
+        if done.error is not None:
+            console.print(f"not mended, for one: {done.error}", style="red", soft_wrap=True)
     raise typer.Exit(0 if alike else FAILED)
 
 
@@ -175,8 +177,17 @@ def _afterwards(last: Reconciliation | None) -> str:
 
 
 def _as_json(done: Reconciliation, waiting: int | None, alike: bool) -> dict[str, Any]:
-    total = asdict(done.total)
-    return {"alike": alike, **asdict(done), "total": total, "hints": waiting}
+    return {
+        "alike": alike,
+        "kind": done.kind,
+        "dry_run": done.dry_run,
+        "replayed": done.replayed,
+        "collections": {name: asdict(each) for name, each in done.collections.items()},
+        "error": str(done.error) if done.error is not None else None,
+        "done": done.done,
+        "total": asdict(done.total),
+        "hints": waiting,
+    }
 
 
 def _health_as_json(found: Health) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -49,6 +49,12 @@ class Background:
         if str(error) != str(self.last_error):
             _log.warning("work in the background has failed: %s", error)
         self.last_error = error
+
+    def note_mistake(self, errors: Iterable[CloudDBError | None]) -> None:
+        """Note the first error of what work on many records has failed with; None: it has not, on one of them."""
+        error = next((each for each in errors if each is not None), None)
+        if error is not None:
+            self.note(error)
 
     async def aclose(self) -> None:
         """Cancel all tasks and wait until they have ended."""

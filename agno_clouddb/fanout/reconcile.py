@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import anyio
 
+from agno_clouddb.errors import CloudDBError
 from agno_clouddb.fanout.failures import OUTAGES
 from agno_clouddb.fanout.notes import Notes
 from agno_clouddb.fanout.portions import Portions
@@ -68,6 +69,7 @@ class Reconciliation:
         dry_run: nothing was changed.
         replayed: how many hints were replayed.
         collections: what was compared, by collection.
+        error: what the last record that could not be mended has failed with; None: there was none in this call.
         done: it has come to its end.
     """
 
@@ -75,6 +77,7 @@ class Reconciliation:
     dry_run: bool = False
     replayed: int = 0
     collections: dict[str, Compared] = field(default_factory=dict)
+    error: CloudDBError | None = None
     done: bool = False
 
     @property
@@ -92,6 +95,12 @@ class Reconciliation:
     def of(self, collection: str) -> Compared:
         """What was found in a collection so far."""
         return self.collections.setdefault(collection, Compared())
+
+    def add(self, found: Mended) -> None:
+        """Count one key that was looked up on all stores."""
+        self.of(found.key.collection).add(found, dry_run=self.dry_run)
+        if not self.dry_run:
+            self.error = next(iter(found.failed.values()), self.error)
 
 
 class Pace:
@@ -295,7 +304,7 @@ class Reconciler:
             if each.deferred and not report.dry_run:
                 continue
             if found_on is None or each.holders[:1] == (found_on,):
-                report.of(each.key.collection).add(each, dry_run=report.dry_run)
+                report.add(each)
         _require_answers(mended)
         return mended
 
@@ -308,7 +317,7 @@ class Reconciler:
         await anyio.sleep(self._replicas.grace)
         mended = await self._portions.mend(keys)
         for each in mended:
-            report.of(each.key.collection).add(each, dry_run=False)
+            report.add(each)
         _require_answers(mended)
 
     def _units(self, mended: Sequence[Mended]) -> int:

@@ -53,4 +53,5 @@ class Repairs:
             for key in list(self._waiting)[:_BATCH]:
                 del self._waiting[key]
             mended = await self._portions.mend(batch)
+            self._background.note_mistake(each.mistake for each in mended)
             self.mended += sum(1 for each in mended if each.differed and not each.failed)

@@ -90,6 +90,7 @@ class Replay:
         """Replay hints that a store keeps for another, and give back how many are left."""
         keys = list(dict.fromkeys(hint.key for hint in found))
         mended = {each.key: each for each in await self._portions.mend(keys)}
+        self._background.note_mistake(each.mistake for each in mended.values())
         done = [each for each in found if self._is_done(source, each, mended[each.key])]
         failed = await hints.remove(self._replicas.stores[source], done)
         done = [each for each in done if each not in failed]

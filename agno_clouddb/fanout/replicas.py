@@ -12,7 +12,7 @@ import anyio
 from agno_clouddb.concurrency import gather_outcomes
 from agno_clouddb.errors import CloudDBError, NotProvisioned, StoreUnavailable
 from agno_clouddb.fanout.circuit import CircuitStore, insisting
-from agno_clouddb.fanout.failures import CALLERS_FAULT
+from agno_clouddb.fanout.failures import CALLERS_FAULT, OUTAGES
 from agno_clouddb.fanout.hints import hint_key
 from agno_clouddb.fanout.merge import newest
 from agno_clouddb.fanout.tombstones import tombstone
@@ -83,6 +83,11 @@ class Mended:
     answered: frozenset[str] = frozenset()
     holders: tuple[str, ...] = ()
     deferred: bool = False
+
+    @property
+    def mistake(self) -> CloudDBError | None:
+        """What a store has failed with that is no outage, and is not gone when it is tried again; None: nothing."""
+        return next((error for error in self.failed.values() if not isinstance(error, OUTAGES)), None)
 
     @property
     def differed(self) -> bool:

@@ -77,8 +77,7 @@ class FanOutStore(Store):
         deadline: seconds after which a call of a store is given up, whatever the store's own deadline is.
         overlap: seconds that an incremental reconciliation goes back behind the last one: at least what the clocks of
             two writers differ by.
-        reconcile_every: seconds between incremental reconciliations in the background, one process at a time; None:
-            none.
+        reconcile_every: seconds between reconciliations in the background, one process at a time; None: none.
         clock: stamps what the coordinator itself writes; share the one that stamps the callers' writes.
         now: the wall clock in seconds since the epoch; replaced in simulations.
     """

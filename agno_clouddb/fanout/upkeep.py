@@ -9,7 +9,7 @@ from statistics import median
 
 import anyio
 
-from agno_clouddb.concurrency import full_jitter, gather
+from agno_clouddb.concurrency import full_jitter, gather, task_group
 from agno_clouddb.errors import CloudDBError, NotProvisioned
 from agno_clouddb.fanout import hints
 from agno_clouddb.fanout.background import Background
@@ -30,7 +30,8 @@ from agno_clouddb.stores.clock import version_millis
 __all__ = ["Upkeep"]
 
 _LEASE_SECONDS = 60
-_LEAST_SECONDS, _RETRY_SECONDS = 1.0, 60.0  # before a reconciliation that is due, and after one that has failed
+_LEAST_SECONDS = 1.0  # before a reconciliation that is due
+_RETRY_SECONDS = 60.0  # after one that has failed, or that another process is at
 _CLOSING_SECONDS = 2.0
 _PROBE_PAUSE, _LONGEST_PROBE_PAUSE = 1.0, 30.0  # seconds between two probes of a store
 _WATCH_SECONDS = 5.0  # how often stores that are read alone are looked after for hints that others have left
@@ -212,14 +213,36 @@ class Upkeep:
 
     async def _reconcile_now_and_then(self) -> None:
         every = self._every or 0.0
+        seconds = max(_LEASE_SECONDS, int(2 * every))
         while True:
             await anyio.sleep(await self._until_due(every))
+            pause = min(every, _RETRY_SECONDS)
             try:
-                if await self._notes.lease("lease", self._holder, max(_LEASE_SECONDS, int(2 * every))):
-                    await self.reconcile()
+                if await self._notes.lease("lease", self._holder, seconds):
+                    # What a store does not take it will not take in a second either.
+                    pause = every if await self._reconcile_leased(seconds) else 0.0
             except CloudDBError as error:
                 self._background.note(error)
-                await anyio.sleep(min(every, _RETRY_SECONDS))
+            await anyio.sleep(pause)
+
+    async def _reconcile_leased(self, seconds: int) -> int:
+        """Reconcile while the lease is kept, and give how many records could not be mended."""
+        failed = 0
+        async with task_group() as group:
+
+            async def keep() -> None:
+                while True:
+                    await anyio.sleep(seconds / 3)
+                    if not await self._notes.lease("lease", self._holder, seconds):
+                        group.cancel_scope.cancel()  # this process was held up for so long that another one is at it
+
+            group.start_soon(keep)
+            report = await self.reconcile()
+            failed = report.total.failed
+            if report.error is not None:
+                self._background.note(report.error)
+            group.cancel_scope.cancel()
+        return failed
 
     async def _until_due(self, every: float) -> float:
         """Seconds until the stores are to be compared again, whichever process has done it last."""

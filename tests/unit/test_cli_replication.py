@@ -173,6 +173,10 @@ def test_what_cannot_be_mended_is_reported_with_exit_status_1(urls: Urls, monkey
     assert status == 1
     assert rows(output)["sessions"] == ["2", "1", "0", "0", "1"]
     assert "1 records could not be mended, and 0 hints are left." in output
+    assert "not mended, for one: the encoded payload is 9 bytes" in output
+    status, output, _ = run("reconcile", *urls, "--json")
+    assert (status, json.loads(output)["total"]["failed"]) == (1, 1)
+    assert json.loads(output)["error"].startswith("the encoded payload is 9 bytes")
 
 
 def test_hints_that_cannot_be_replayed_are_reported_with_exit_status_1(
@@ -196,7 +200,7 @@ def test_reconcile_prints_json(urls: Urls) -> None:
     assert status == 0
     assert printed["collections"]["sessions"] == {"compared": 2, "missing": 1, "stale": 0, "mended": 1, "failed": 0}
     assert printed["total"]["mended"] == 1
-    assert (printed["alike"], printed["kind"], printed["done"]) == (True, "incremental", True)
+    assert (printed["alike"], printed["kind"], printed["done"], printed["error"]) == (True, "incremental", True, None)
     assert (printed["dry_run"], printed["replayed"], printed["hints"]) == (False, 0, 0)
     write(urls[0], "b")
     status, output, _ = run("reconcile", *urls, "--json", "--dry-run")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from agno_clouddb import RecordTooLarge
 from agno_clouddb.fanout.reconcile import Compared, Reconciliation
 from agno_clouddb.fanout.tombstones import tombstone
 from agno_clouddb.stores.base import Item, Key
@@ -115,9 +116,12 @@ async def test_what_a_store_does_not_take_is_counted_once_as_failed_and_found_ag
         for full in (False, True):
             report = await node.fanout.reconcile(full=full)
             assert report.total == Compared(compared=1, missing=1, failed=1)
+            assert isinstance(report.error, RecordTooLarge)
+            assert (report.error.store, report.error.key) == ("memory://b", KEY)
+        assert (await node.fanout.reconcile(dry_run=True)).error is None
         world.memories[1].limits = limits
         report = await node.fanout.reconcile(full=True)
-        assert (report.total.mended, report.total.failed) == (1, 0)
+        assert (report.total.mended, report.total.failed, report.error) == (1, 0, None)
 
 
 @virtual

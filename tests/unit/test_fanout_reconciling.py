@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from agno_clouddb import InvalidRecord, StoreUnavailable, connect
+from agno_clouddb import InvalidRecord, RecordTooLarge, StoreUnavailable, connect
 from agno_clouddb.errors import ConfigurationError, NotProvisioned
 from agno_clouddb.fanout.reconcile import Compared, Reconciliation
 from agno_clouddb.stores.base import Item, Key, Stored
@@ -272,3 +273,50 @@ async def test_reconciling_now_and_then_goes_on_once_the_stores_are_provisioned(
         world.memories[0].items[KEY] = item = node.item()
         await asyncio.sleep(180)
         assert world.memories[1].items.get(KEY) == item
+
+
+@virtual
+async def test_one_that_takes_longer_than_a_lease_is_left_to_one_process() -> None:
+    world = World()
+    async with world.node(reconcile_every=30) as one, world.node(reconcile_every=30) as other:
+        fill(one, world, 3000, 0, 1)
+        for each in (one, other):
+            each.clear()
+            for link in each.links:
+                link.plan = slow_scans
+        await asyncio.sleep(200)
+        scans = sorted(sum(count.calls["scan"] for count in each.counts) for each in (one, other))
+        assert scans[0] == 0
+        assert scans[1] >= 30
+
+
+def slow_scans(call: Call, mutations: int) -> Fault:
+    """A plan of a store that lists its items slowly."""
+    return Fault(delay=4.0 if call == "scan" else 0.0)
+
+
+@virtual
+async def test_a_lease_that_somebody_else_holds_is_asked_for_once_a_minute() -> None:
+    world = World()
+    async with world.node(reconcile_every=3600) as before:
+        await asyncio.sleep(10)
+        assert before.counts[0].calls["scan"]
+    async with world.node(reconcile_every=3600) as after:
+        after.clear()
+        await asyncio.sleep(2 * 3600 + 300)
+        assert after.counts[0].calls["scan"]
+        assert after.counts[0].calls["write"] < 100
+
+
+@virtual
+async def test_what_a_store_does_not_take_is_told_and_tried_again_when_the_next_one_is_due() -> None:
+    world = World()
+    async with world.node(reconcile_every=3600) as node:
+        world.memories[0].items[KEY] = node.item()
+        world.memories[1].limits = replace(world.memories[1].limits, payload_bytes=-1)
+        node.clear()
+        await asyncio.sleep(5000)
+        assert node.counts[0].calls["scan"] == 2 * len(COLLECTIONS)
+        error = (await node.fanout.health()).background_error
+        assert isinstance(error, RecordTooLarge)
+        assert (error.store, error.key) == ("memory://b", KEY)

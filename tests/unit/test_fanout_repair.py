@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from agno_clouddb import RecordTooLarge
 from agno_clouddb.fanout.tombstones import TOMBSTONE_SECONDS, tombstone
 from agno_clouddb.stores.base import Key
 from agno_clouddb.testing.faults import Call, Fault
@@ -213,6 +214,19 @@ async def test_what_a_store_does_not_take_in_a_repair_is_found_again_by_the_next
         await node.read()
         await node.fanout.idle()
         assert world.memories[1].items[KEY] == new
+
+
+@virtual
+async def test_health_tells_why_a_repair_has_failed_that_no_outage_keeps_from_it() -> None:
+    world = World()
+    async with world.node() as node:
+        world.memories[0].items[KEY] = node.item("new")
+        world.memories[1].limits = replace(world.memories[1].limits, payload_bytes=-1)
+        await node.read()
+        await node.fanout.idle()
+        error = (await node.fanout.health()).background_error
+        assert isinstance(error, RecordTooLarge)
+        assert (error.store, error.key) == ("memory://b", KEY)
 
 
 @virtual

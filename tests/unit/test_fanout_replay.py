@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agno_clouddb import StoreUnavailable
+from agno_clouddb import RecordTooLarge, StoreUnavailable
 from agno_clouddb.fanout import replay
 from agno_clouddb.fanout.hints import Hint
 from agno_clouddb.fanout.lag import Lag
@@ -150,6 +150,20 @@ async def test_hints_stay_while_the_store_does_not_take_what_it_missed() -> None
         await asyncio.sleep(120)
         assert hints(world.memories[0]) == []
         assert world.memories[1].items[KEY] == item
+
+
+@virtual
+async def test_health_tells_why_a_store_does_not_take_what_it_missed() -> None:
+    world = World()
+    async with world.node() as node:
+        with node.down(1):
+            await node.put()
+        world.memories[1].limits = replace(world.memories[1].limits, payload_bytes=-1)
+        await asyncio.sleep(30)
+        health = await node.fanout.health()
+        assert health.stores[1].hints == 1
+        assert isinstance(health.background_error, RecordTooLarge)
+        assert (health.background_error.store, health.background_error.key) == ("memory://b", KEY)
 
 
 @virtual
