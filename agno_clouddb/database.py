@@ -141,7 +141,8 @@ class Database:
         while others write. All stores must answer.
 
         Args:
-            full: compare everything. Each item is read from each store, and looked up on the others.
+            full: compare everything. Each item is read from each store, and looked up on the others. What one that was
+                stopped has passed is not looked at again: when a store has lost data since, call it once more.
             dry_run: only report; nothing is written, and hints are not replayed.
             rate: items read and written a second, over all stores, at most; None: as fast as they go. An item is one
                 document on Firestore, and on DynamoDB about a unit for each 4 KB read and 1 KB written.
@@ -166,8 +167,9 @@ class Database:
     async def health(self) -> Health:
         """How the stores are: state, last error, what each has missed and since when.
 
-        Asks the stores: two small lists each of several, one eventually consistent read of a single one. Never raises
-        for a store that does not answer, or refuses.
+        Asks the stores: of several each one whether it answers, for two notes, and for the number and the oldest of the
+        hints that it keeps for each of the others; a single one by one eventually consistent read. Never raises for a
+        store that does not answer, or refuses.
 
         Raises:
             LifecycleError: the Database is not open.

@@ -144,7 +144,7 @@ def _require_several(urls: list[str]) -> None:
 
 
 def _hints(found: Health) -> int | None:
-    """How many writes stores are known to have missed; None: not all that is known could be read."""
+    """How many hints are kept of writes that stores have missed; None: not all could be counted."""
     counts = [store.hints for store in found.stores]
     return None if None in counts else sum(count for count in counts if count is not None)
 
@@ -157,7 +157,7 @@ def _sum(done: Reconciliation, waiting: int | None, alike: bool) -> str:
     """The result in a sentence or two."""
     known = "an unknown number of" if waiting is None else f"{waiting:,}"
     if done.dry_run:
-        found = f"{_differing(done):,} records differ, and stores are known to have missed {known} writes."
+        found = f"{_differing(done):,} records differ, and {known} hints are kept of what stores have missed."
         return f"{found} Nothing was changed." if not alike else "The stores hold the same."
     replayed = f"{done.replayed:,} hints were replayed."
     if alike:

@@ -25,7 +25,8 @@ class StoreHealth:
         last_error: what the last call failed with that did, also when the store has answered since; or what it has
             failed with when its health was asked for.
         latency: the median of what the last calls took, in seconds; None before the first.
-        hints: how many writes it is known to have missed, as the other stores tell; None when none of these answers.
+        hints: how many hints the other stores keep of writes that it has missed; None when none of these answers. Of
+            more than two stores each keeps its own, so that one write may count once for each store that has it.
         replication_lag: seconds since the oldest of these writes; 0 when there is none, None when that is not known.
         answers: it has answered when its health was asked for; of a single store also that it has not refused, for want
             of credentials or of its tables.

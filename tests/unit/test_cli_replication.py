@@ -137,7 +137,7 @@ def test_a_dry_run_that_finds_something_changes_nothing_and_exits_with_1(urls: U
     write(urls[0], "a")
     status, output, _ = run("reconcile", *urls, "--dry-run")
     assert status == 1
-    assert "1 records differ, and stores are known to have missed 0 writes. Nothing was changed." in output
+    assert "1 records differ, and 0 hints are kept of what stores have missed. Nothing was changed." in output
     assert held(urls[1]) == {"both"}
     assert run("reconcile", *urls)[0] == 0
     status, output, _ = run("reconcile", *urls, "--dry-run")
@@ -154,7 +154,7 @@ def test_a_dry_run_counts_hints_as_differences(urls: Urls, monkeypatch: pytest.M
     monkeypatch.setattr(SQLiteStore, "scan", alike)
     status, output, _ = run("reconcile", *urls, "--dry-run")
     assert status == 1
-    assert "0 records differ, and stores are known to have missed 1 writes." in output
+    assert "0 records differ, and 1 hints are kept of what stores have missed." in output
 
 
 def test_what_cannot_be_mended_is_reported_with_exit_status_1(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:

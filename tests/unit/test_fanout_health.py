@@ -66,6 +66,9 @@ async def test_hints_that_another_process_left_are_counted_too() -> None:
         with other.down(0, 1):
             await other.put(key=Key("sessions", "s2"))
         assert [each.hints for each in (await node.db.health()).stores] == [1, 2, 1]
+        with other.down(1):
+            await other.put(key=Key("sessions", "s3"))
+        assert [each.hints for each in (await node.db.health()).stores] == [1, 4, 1]  # kept by both of the others
 
 
 @virtual

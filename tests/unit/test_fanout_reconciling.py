@@ -129,6 +129,25 @@ async def test_a_full_one_that_was_stopped_begins_again_when_the_stores_are_name
 
 
 @virtual
+async def test_what_a_store_has_lost_of_that_which_a_stopped_one_had_passed_is_found_by_the_second() -> None:
+    world = World()
+    async with world.node() as node:
+        fill(node, world, 300, 0, 1)
+        await node.fanout.reconcile()
+        world.later(3600)
+        break_after(node, 0, 2)
+        with pytest.raises(StoreUnavailable):
+            await node.fanout.reconcile(full=True)
+        node.links[0].plan = None
+        assert (await node.db.health()).compared == 200
+        for key in records(world.memories[1]):
+            del world.memories[1].items[key]
+        mended = [(await node.fanout.reconcile(full=True)).total.mended for _ in range(2)]
+        assert mended == [100, 200]
+        assert records(world.memories[0]) == records(world.memories[1])
+
+
+@virtual
 async def test_a_store_without_an_index_by_version_is_not_compared() -> None:
     world = World()
     for memory in world.memories:
