@@ -180,8 +180,9 @@ def imports(found: Results) -> str:
         [f"`{name}`" if "open" not in name else name, *(number(each[of]) for of in ("wall", "cpu"))]
         for name, each in times.items()
     ]
-    beyond = found["import"]["beyond_pydantic"]
-    rows.append(["`import agno_clouddb` beyond `import pydantic`", number(beyond["wall"]), number(beyond["cpu"])])
+    for name, each in found["import"]["beyond"].items():
+        own, base = name.split(" beyond ")
+        rows.append([f"`{own}` beyond `{base}`", number(each["wall"]), number(each["cpu"])])
     return table([":", "ms on the clock", "ms of the processor"], rows)
 
 
