@@ -107,7 +107,7 @@ class Flow:
             held: Outcome
             decision = decide(put, item, self._replicas.now)
             if item is not None and item.version == put.version:
-                return Stored(put.version)  # somebody who has compared the stores has brought it there
+                return await self._spread(put, by_store, holder)
             # What the store has refused the put for may have expired by this clock, and not by the store's.
             changed = item is not None and isinstance(refusal, Refused) and item.version != refusal.version
             if item is not None and changed and not (isinstance(decision, Refused) and decision.reason != "older"):
@@ -126,6 +126,15 @@ class Flow:
                 error = await self._copied_back(Put(back), held, by_store, holder)
                 break
         return refusal if error is None else self._not_undone(put, by_store, holder, error)
+
+    async def _spread(self, put: Put, by_store: Answers, holder: str) -> Outcome:
+        """What a put comes to that somebody who has compared the stores has brought where it was refused.
+
+        They may not have brought it yet to the others that have refused it.
+        """
+        rest = [name for name, each in by_store.items() if name != holder and not isinstance(each, Stored)]
+        (copies,) = await self._answers(rest, [Put(put.item)])
+        return await self._settled_copy(put, {**dict.fromkeys(by_store, Stored(put.version)), **copies})
 
     async def _copied_back(self, back: Put, held: Stored, by_store: Answers, holder: str) -> CloudDBError | None:
         """Copy what a store holds over a put that others have let through.

@@ -90,9 +90,11 @@ class Parallel(Flow):
             return await self._restored(put, by_store, holder)
         if put.removes and put.condition.owner is not None and failed:
             return Failed(failed[0].error, applied=any(each.applied for each in failed))
-        # What was to be absent is written once more by the writer who learns that it is not, and later than this put.
-        exists = isinstance(refusal, Refused) and refusal.reason == "exists"
-        if stored or (any(each.applied for each in failed) and not exists):
+        applied = any(each.applied for each in failed)
+        if applied and not stored and isinstance(refusal, Refused) and refusal.reason == "exists":
+            # What was to be absent is written once more by the writer who learns that it is not, and later than this.
+            return replace(refusal, applied=True)
+        if stored or applied:
             # It may stand, and is not undone: the store that has not answered may hold what is newer than the refusal.
             return Failed(failed[0].error, applied=True)
         return refusal

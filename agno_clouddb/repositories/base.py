@@ -22,7 +22,7 @@ from agno_clouddb.errors import (
     StoreUnavailable,
 )
 from agno_clouddb.records.base import Record
-from agno_clouddb.repositories.changes import Change, unbelievable
+from agno_clouddb.repositories.changes import Change, unbelievable, uncertain
 from agno_clouddb.repositories.expiry import expiring
 from agno_clouddb.stores.base import Batch, Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
 from agno_clouddb.stores.clock import HybridClock, is_version
@@ -146,20 +146,25 @@ class Repository:
     def _clock(self) -> HybridClock:
         return self._connection.clock
 
-    async def _apply(self, change: Change[T]) -> T:
+    async def _apply(self, change: Change[T], *, applied: bool = False) -> T:
         """Carry a change out; a refusal which it neither adapts to nor accepts is raised as the error that says it."""
-        outcome = await self._attempt(change)
+        outcome = await self._attempt(change, applied=applied)
         if isinstance(outcome, Stored):
             return change.result(outcome.version)
         if outcome.reason in change.accepts:
             return change.result("")
         raise change.error(outcome, self._store.name)
 
-    async def _attempt(self, change: Change[Any]) -> Stored | Refused:
+    async def _attempt(self, change: Change[Any], *, applied: bool = False) -> Stored | Refused:
         """Stamp a change and write it; refused as older, stamp it past what was found and write it again.
+
+        Args:
+            change: what to write.
+            applied: an earlier attempt may come to stand.
 
         Raises:
             ConflictError: it kept being refused as older.
+            StoreUnavailable: it is refused, and an earlier attempt may come to stand.
             CloudDBError: the store failed.
         """
         self._observe_expected(change)
@@ -174,8 +179,13 @@ class Repository:
             if isinstance(answer, Stored):
                 if not (answer.partial and change.doubt()):
                     return answer
-            elif not (self._restamps(mutation, answer) or change.adapt(answer)):
-                return answer
+                continue
+            applied = applied or answer.applied
+            if self._restamps(mutation, answer) or change.adapt(answer):
+                continue
+            if applied:
+                raise uncertain(self._store.name, change.key)
+            return answer
         raise ConflictError(mutation.version, answer.version, store=self._store.name, key=change.key)
 
     async def _apply_each(self, changes: Sequence[Change[T]]) -> list[T]:
@@ -195,7 +205,7 @@ class Repository:
             if isinstance(answer, Stored) and not (answer.partial and change.doubt()):
                 results.append(change.result(answer.version))
             elif isinstance(answer, Stored) or self._restamps(mutation, answer) or change.adapt(answer):
-                results.append(await self._apply(change))
+                results.append(await self._apply(change, applied=isinstance(answer, Refused) and answer.applied))
             elif answer.reason in change.accepts:
                 results.append(change.result(""))
             else:

@@ -21,7 +21,7 @@ from agno_clouddb.errors import (
     StoreUnavailable,
     Throttled,
 )
-from agno_clouddb.repositories.changes import Change, unbelievable
+from agno_clouddb.repositories.changes import Change, unbelievable, uncertain
 from agno_clouddb.stores.base import Failed, Key, Mutation, Outcome, Store, Stored, settled
 from agno_clouddb.stores.clock import HybridClock
 
@@ -70,6 +70,7 @@ class _Job:
         mutation: what was sent and may have been applied, to be sent again as it is; None: to be stamped.
         lost: whether it was sent without an answer, so that it may have been applied.
         stamps: how often it was stamped.
+        applied: whether an earlier mutation may come to stand, though it was refused.
     """
 
     position: int
@@ -77,6 +78,7 @@ class _Job:
     mutation: Mutation | None = None
     lost: bool = False
     stamps: int = 0
+    applied: bool = False
 
 
 class Bulk:
@@ -238,12 +240,14 @@ class Bulk:
         if outcome.reason == "older" and not known:
             self._result.failed[job.position] = unbelievable(outcome.version, self._store.name, job.change.key)
             return True
+        job.applied = job.applied or outcome.applied
         again = outcome.reason == "older" or job.change.adapt(outcome)
         if again and job.stamps < _STAMPS:
             job.mutation, job.lost = None, False
             return False
         if outcome.reason not in job.change.accepts:
-            self._result.failed[job.position] = job.change.error(outcome, self._store.name)
+            refusal = job.change.error(outcome, self._store.name)
+            self._result.failed[job.position] = uncertain(self._store.name, job.change.key) if job.applied else refusal
         return True
 
 

@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from agno_clouddb.errors import CloudDBError, ConflictError, NotOwner, RecordNotFound
+from agno_clouddb.errors import CloudDBError, ConflictError, NotOwner, RecordNotFound, StoreUnavailable
 from agno_clouddb.records.base import Record
 from agno_clouddb.stores.base import Condition, Delete, Key, Mutation, Put, Refused
 
-__all__ = ["Change", "Creation", "Removal", "Upsert", "touched", "unbelievable"]
+__all__ = ["Change", "Creation", "Removal", "Upsert", "touched", "unbelievable", "uncertain"]
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -175,6 +175,16 @@ class Removal(Change[None]):
 
     def result(self, version: str) -> None:
         return None
+
+
+def uncertain(store: str, key: Key) -> CloudDBError:
+    """The error for a change that is refused, after an attempt at it that may come to stand."""
+    return StoreUnavailable(
+        "the write is refused, and an earlier attempt at it may stand on a store that has not answered",
+        store=store,
+        key=key,
+        remedy="Read the record to see what is stored, and try again when all stores answer",
+    )
 
 
 def unbelievable(version: str | None, store: str, key: Key) -> CloudDBError:

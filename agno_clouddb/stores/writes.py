@@ -119,11 +119,13 @@ class Refused:
             item. ``atomic``: another mutation of the same atomic write was refused or failed.
         version: the version found; None when nothing is stored.
         fields: the fields found.
+        applied: the mutation may come to stand all the same, on a store of a fan-out that has not answered.
     """
 
     reason: Literal["older", "exists", "absent", "version", "owner", "dead", "atomic"]
     version: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
+    applied: bool = False
 
     @property
     def owner(self) -> str | None:

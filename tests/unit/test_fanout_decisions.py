@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from agno_clouddb import ConflictError, PartialWrite, StoreUnavailable, UserMemory
+from agno_clouddb import BulkWriteError, ConflictError, PartialWrite, StoreUnavailable, UserMemory
 from agno_clouddb.fanout.hints import Hint
 from agno_clouddb.fanout.tombstones import tombstone
 from agno_clouddb.stores.base import (
@@ -391,3 +391,50 @@ async def test_with_failover_no_store_decides_otherwise_than_a_primary_that_may_
         assert isinstance(outcome, Failed)
         assert outcome.applied
         assert held(world) == ["mine", "v2"]
+
+
+@pytest.mark.parametrize("many", [False, True])
+@virtual
+async def test_a_write_that_is_refused_after_an_attempt_which_may_arrive_late_says_so(many: bool) -> None:
+    world = World()
+    async with world.node() as node:
+        stored = await node.db.memories.upsert(UserMemory(memory_id="m", memory="his", user_id="bob"))
+        key, other = stored.key, world.memories[1]
+        theirs = replace(other.items[key], fields={**other.items[key].fields, "user_id": "ann"})
+        world.memories[0].items.clear()
+        writes = 0
+
+        def taken_over(call: str, mutations: int) -> Fault | None:
+            nonlocal writes
+            writes += call == "write"
+            if writes == 2:
+                other.items[key] = replace(theirs, version=node.clock.stamp())
+            return None
+
+        # The first attempt is on its way to a store that does not answer any more, and the second does not go out.
+        node.links[0].plan = script(Fault("request lost"), *[Fault("refused")] * 9, on=["write"])
+        node.links[1].plan = taken_over
+        his = UserMemory(memory_id="m", memory="his, too", user_id="bob")
+        with pytest.raises(BulkWriteError if many else StoreUnavailable, match="an earlier attempt at it may stand"):
+            await (node.db.memories.upsert_many([his]) if many else node.db.memories.upsert(his, user_id="bob"))
+
+
+@virtual
+async def test_what_was_brought_where_it_was_refused_is_brought_to_all_stores() -> None:
+    world = World(3)
+    async with world.node(acks="all") as node:
+        older = node.item("older", user="ann")
+        first, second, third = world.memories
+        first.items[KEY] = third.items[KEY] = older
+        put = Put(node.item("mine", user="bob"), Condition(owner="bob"))
+
+        def compared(call: str, mutations: int) -> Fault | None:
+            # Somebody brings it to the store that has refused it, and has not come to the third yet.
+            if call == "get" and second.items.get(KEY) == put.item:
+                first.items[KEY] = put.item
+            return None
+
+        node.links[0].plan = compared
+        outcome = await write(node, put)
+        assert isinstance(outcome, Stored)
+        assert [each.items[KEY] for each in world.memories] == [put.item] * 3
