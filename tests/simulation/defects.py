@@ -100,12 +100,18 @@ def hint_removed_without_condition() -> AbstractContextManager[object]:
 
 
 def no_tombstone() -> AbstractContextManager[object]:
-    """A deletion leaves nothing that tells of it for longer than a moment."""
+    """A deletion removes what is there, and leaves nothing that tells of it."""
+    right = CircuitStore.write
 
-    def tombstone(key: Key, version: str, now: int) -> Item:
-        return Item(key, version, expires_at=now - 1000, deleted=True)
+    def removal(mutation: Mutation) -> Mutation:
+        if isinstance(mutation, Put) and mutation.item.deleted:
+            return Delete(mutation.key, mutation.version, mutation.condition)
+        return mutation
 
-    return mock.patch.object(flow, "tombstone", tombstone)
+    async def write(self: CircuitStore, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        return await right(self, [removal(each) for each in mutations], atomic=atomic)
+
+    return mock.patch.object(CircuitStore, "write", write)
 
 
 def clock_that_looks_at_nobody_else() -> AbstractContextManager[object]:
