@@ -8,11 +8,15 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context, copy_context
 from typing import Any
 
+import anyio
+
 from agno_clouddb.errors import CloudDBError
 
 __all__ = ["Background"]
 
 _log = logging.getLogger(__name__)
+
+_PAUSE = 5.0  # seconds after which work goes on that was ended by an error which is none of the library's own
 
 
 class Background:
@@ -34,20 +38,46 @@ class Background:
         self._closed = False
         self._context = copy_context()
 
-    def start(self, name: str, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a call, unless one of this name runs already, or all is closed."""
+    def start(self, name: str, call: Callable[[], Coroutine[Any, Any, None]], *, pause: float = _PAUSE) -> None:
+        """Run a call, unless one of this name runs already, or all is closed.
+
+        A CloudDBError ends it. It is called again after any other error, such as a mistake in a driver, since there is
+        nobody else who would see to the work.
+
+        Args:
+            name: what is done.
+            call: does it; what is left of it when it has raised is for the next call to find.
+            pause: seconds before it is called again.
+        """
         if self._closed or (name in self._tasks and not self._tasks[name].done()):
             return
         task = asyncio.get_running_loop().create_task(
-            self._run(call), name=f"agno_clouddb {name}", context=self._context.copy()
+            self._run(name, call, pause), name=f"agno_clouddb {name}", context=self._context.copy()
         )
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._forget(name, done))
 
-    def note(self, error: CloudDBError) -> None:
-        """Note what work that goes on has failed with; the same is logged once."""
+    async def attempt(self, name: str, call: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        """Run a call, and note what it fails with; False when that is no CloudDBError."""
+        try:
+            await call()
+        except CloudDBError as error:
+            # Whoever started it has gone on; `health` tells what went wrong.
+            self.note(error)
+        except Exception as error:
+            self.note(_wrapped(name, error), unexpected=error)
+            return False
+        return True
+
+    def note(self, error: CloudDBError, *, unexpected: Exception | None = None) -> None:
+        """Note what work that goes on has failed with; the same is logged once.
+
+        Args:
+            error: it.
+            unexpected: the error in it that is none of the library's own; logged with its traceback.
+        """
         if str(error) != str(self.last_error):
-            _log.warning("work in the background has failed: %s", error)
+            _log.warning("work in the background has failed: %s", error, exc_info=unexpected)
         self.last_error = error
 
     def note_mistake(self, errors: Iterable[CloudDBError | None]) -> None:
@@ -74,9 +104,16 @@ class Background:
         if self._tasks.get(name) is task:
             del self._tasks[name]
 
-    async def _run(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await call()
-        except CloudDBError as error:
-            # Whoever started it has gone on; `health` tells what went wrong.
-            self.note(error)
+    async def _run(self, name: str, call: Callable[[], Coroutine[Any, Any, None]], pause: float) -> None:
+        while not await self.attempt(name, call):  # noqa: ASYNC110
+            await anyio.sleep(pause)
+
+
+def _wrapped(name: str, cause: Exception) -> CloudDBError:
+    """What is noted of an error that is none of the library's own."""
+    error = CloudDBError(
+        f"{name} has met an error that no store should raise: {type(cause).__name__}: {cause}",
+        remedy="It is tried again; the log has the traceback",
+    )
+    error.__cause__ = cause
+    return error

@@ -52,9 +52,12 @@ class Confirmations:
             places = list(waiting)
             for first in range(0, len(places), _BATCH):
                 batch = [waiting.pop(place) for place in places[first : first + _BATCH] if place in waiting]
-                failed = await confirm(self._replicas.stores[name], batch)
-                for hint in failed:
-                    waiting.setdefault((hint.target, hint.key), hint)
+                failed = batch  # unless it is known to be done
+                try:
+                    failed = await confirm(self._replicas.stores[name], batch)
+                finally:
+                    for hint in failed:
+                        waiting.setdefault((hint.target, hint.key), hint)
                 # The store may have caught up meanwhile, so that nothing else would have these replayed.
                 self._lag.add(hint for hint in batch if hint not in failed)
         self._catch_up()

@@ -85,16 +85,17 @@ class Upkeep:
             self._lag.set_compared(compared=False)
             self._background.start("watch", self._watch)
         if self._every is not None:
-            self._background.start("reconcile", self._reconcile_now_and_then)
+            pause = min(self._every, _RETRY_SECONDS)
+            self._background.start("reconcile", self._reconcile_now_and_then, pause=pause)
 
     async def aclose(self) -> None:
         """End everything that runs in the background; hints that wait to be confirmed are so before."""
         try:
             with anyio.move_on_after(_CLOSING_SECONDS):
-                await self._confirmations.run()
-        except CloudDBError as error:
-            self._background.note(error)  # they are replayed all the same
-        await self._background.aclose()
+                # Those that are not confirmed are replayed all the same.
+                await self._background.attempt("confirm", self._confirmations.run)
+        finally:
+            await self._background.aclose()
 
     async def idle(self) -> None:
         """Wait until what is under way has come to its end: for tests."""
@@ -206,10 +207,16 @@ class Upkeep:
                 except CloudDBError as error:
                     self._background.note(error)
                     behind = True
+                except Exception:
+                    self._found_behind(name)
+                    raise
                 if behind:
-                    self._lag.set_behind(name, behind=True)
-                    self.catch_up()
+                    self._found_behind(name)
             await anyio.sleep(_WATCH_SECONDS)
+
+    def _found_behind(self, name: str) -> None:
+        self._lag.set_behind(name, behind=True)
+        self.catch_up()
 
     async def _reconcile_now_and_then(self) -> None:
         every = self._every or 0.0

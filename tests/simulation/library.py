@@ -15,7 +15,9 @@ from unittest import mock
 
 import anyio._backends._asyncio as backend
 
+from agno_clouddb.errors import CloudDBError
 from agno_clouddb.fanout import reconcile as reconcile_module
+from agno_clouddb.fanout.background import Background
 from agno_clouddb.repositories import changes, expiry, runs
 from agno_clouddb.stores.schema import COLLECTIONS
 from tests.simulation.loop import PROCESS, SerialScope
@@ -37,6 +39,13 @@ def simulated(world: World, seed: int) -> Iterator[None]:
     def seconds() -> int:
         return int(wall())
 
+    note = Background.note
+
+    def noted(background: Background, error: CloudDBError, *, unexpected: Exception | None = None) -> None:
+        if unexpected is not None:
+            world.fail("errors", f"in the background: {unexpected!r}")
+        note(background, error, unexpected=unexpected)
+
     moments = SimpleNamespace(
         now=lambda zone=UTC: datetime.fromtimestamp(wall(), zone),
         fromtimestamp=datetime.fromtimestamp,
@@ -44,6 +53,7 @@ def simulated(world: World, seed: int) -> Iterator[None]:
     )
     patches: list[Any] = [
         mock.patch.object(backend, "CancelScope", SerialScope),
+        mock.patch.object(Background, "note", noted),
         mock.patch.object(changes, "datetime", moments),
         mock.patch.object(expiry, "datetime", moments),
         mock.patch.object(runs, "time", SimpleNamespace(monotonic=world.loop.time)),

@@ -53,7 +53,7 @@ After everything is healed and reconciled:
 Always:
 
 - expired: What has expired is not written to a store any more, as by a repair.
-- errors: Only errors that the repositories name are raised.
+- errors: Only errors that the repositories name are raised, and in the background only CloudDBErrors.
 - clean end: A process that closes leaves no task behind, and no task waits for ever.
 """
 

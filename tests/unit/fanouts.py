@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
+from unittest import mock
 
 from agno_clouddb.database import Database
+from agno_clouddb.errors import CloudDBError
+from agno_clouddb.fanout.background import Background
 from agno_clouddb.fanout.circuit import CircuitStore
 from agno_clouddb.fanout.hints import Hint
 from agno_clouddb.fanout.store import FanOutStore
@@ -24,6 +27,7 @@ from tests.simulation.loop import VirtualLoop
 __all__ = [
     "BY_CREATION",
     "KEY",
+    "DriverError",
     "Node",
     "World",
     "asked",
@@ -45,12 +49,24 @@ KEY = Key("sessions", "s1")
 BY_CREATION = Query("sessions", sort="created_at")
 
 
+class DriverError(Exception):
+    """What a driver raises by mistake, where a test wants it to."""
+
+
 def virtual(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """A test that runs in virtual time, and must leave no task behind."""
+    """A test that runs in virtual time, must leave no task behind, and meet no unexpected error in the background."""
+    note = Background.note
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         loop = VirtualLoop()
+        mistakes: list[Exception] = []
+
+        def noted(background: Background, error: CloudDBError, *, unexpected: Exception | None = None) -> None:
+            if unexpected is not None and not isinstance(unexpected, DriverError):
+                mistakes.append(unexpected)
+            note(background, error, unexpected=unexpected)
+
         asyncio.set_event_loop(loop)
 
         async def whole() -> None:
@@ -59,8 +75,10 @@ def virtual(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
             assert not left, f"tasks are left behind: {left}"
 
         try:
-            loop.run_until_complete(whole())
+            with mock.patch.object(Background, "note", noted):
+                loop.run_until_complete(whole())
             assert not loop.unhandled
+            assert not mistakes
         finally:
             rest = asyncio.all_tasks(loop)
             for task in rest:
