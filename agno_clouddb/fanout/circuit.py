@@ -84,7 +84,8 @@ class CircuitStore(WrapperStore):
         self.last_error: CloudDBError | None = None
         """The last failure, also when the store has answered since."""
         self.latencies: deque[float] = deque(maxlen=_LATENCIES)
-        """How long the last calls took that the store carried out, in seconds."""
+        """How long the last calls took that the store carried out, in seconds; and of those which another store was
+        faster than, how long they were waited for."""
         self._deadline = deadline
         self._failures = 0
         self._failing_since = 0.0

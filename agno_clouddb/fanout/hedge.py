@@ -23,6 +23,7 @@ T = TypeVar("T")
 _PERCENTILE = 0.95
 _UNKNOWN = 0.05  # seconds that are waited for a store of which no latency is known
 _LEAST = 0.002
+_TYPICAL = 0.5
 
 
 async def first_answer(stores: Sequence[CircuitStore], call: Callable[[Store], Awaitable[T]]) -> T | None:
@@ -34,7 +35,7 @@ async def first_answer(stores: Sequence[CircuitStore], call: Callable[[Store], A
     Raises:
         CloudDBError: what a store has failed with for another reason than an outage.
     """
-    ranked = sorted(stores, key=lambda store: _quantile(store, 0.5))
+    ranked = sorted(stores, key=lambda store: _quantile(store, _TYPICAL))
     answers: list[T] = []
 
     async with task_group() as group:
@@ -42,9 +43,14 @@ async def first_answer(stores: Sequence[CircuitStore], call: Callable[[Store], A
             ended = anyio.Event()
 
             async def ask(store: CircuitStore = store, ended: anyio.Event = ended) -> None:
+                began = anyio.current_time()
                 try:
                     answers.append(await call(store))
                     group.cancel_scope.cancel()
+                except anyio.get_cancelled_exc_class():
+                    if answers:
+                        _lost(store, anyio.current_time() - began)
+                    raise
                 except (*OUTAGES, IndexNotReady):
                     ended.set()
 
@@ -53,6 +59,12 @@ async def first_answer(stores: Sequence[CircuitStore], call: Callable[[Store], A
                 with anyio.move_on_after(max(_quantile(store, _PERCENTILE), _LEAST)):
                     await ended.wait()
     return answers[0] if answers else None
+
+
+def _lost(store: CircuitStore, waited: float) -> None:
+    """Remember that a store takes longer than this, else it would count for ever as fast as it was once."""
+    if waited > _quantile(store, _TYPICAL):  # less says nothing
+        store.latencies.append(waited)
 
 
 def _quantile(store: CircuitStore, share: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.unit.fanouts import (
     asked,
     between_rounds,
     elapsed,
+    hanging,
     hints,
     ready,
     virtual,
@@ -78,6 +80,58 @@ async def test_the_fastest_store_is_read_and_the_other_only_when_that_takes_long
         with elapsed(0.2, 0.5):
             assert await node.read() == "x"
         assert asked(node) == [1, 4]
+
+
+@virtual
+async def test_a_store_that_was_fast_once_is_asked_second_before_long() -> None:
+    world = World()
+    async with world.node(reads="fastest") as node:
+        await node.put("x")
+        await ready(node)
+        node.links[0].plan = lambda call, mutations: Fault(delay=1)
+        draw = random.Random(1)
+        node.links[1].plan = lambda call, mutations: Fault(delay=draw.uniform(0.02, 0.03))
+        node.circuit(0).latencies.extend([0.01] * 128)
+        node.circuit(1).latencies.extend([0.02, 0.03] * 64)
+        both = 0
+        for _ in range(500):
+            before = asked(node)
+            assert await node.read() == "x"
+            both += all(now > then for now, then in zip(asked(node), before, strict=True))
+        # 65 of 128 until the slower median is known, and of the others one in twenty.
+        assert both <= 65 + 0.1 * 435
+
+
+@virtual
+async def test_a_store_that_was_asked_too_late_to_be_first_does_not_count_as_fast() -> None:
+    world = World()
+    async with world.node(reads="fastest") as node:
+        await node.put("x")
+        await ready(node)
+        node.circuit(0).latencies.extend([0.2] * 128)
+        node.circuit(1).latencies.extend([0.25] * 128)
+        node.links[0].plan = lambda call, mutations: Fault(delay=0.21)
+        node.links[1].plan = lambda call, mutations: Fault(delay=0.25)
+        before = asked(node)[1]
+        assert await node.read() == "x"
+        assert asked(node)[1] == before + 1
+        assert set(node.circuit(1).latencies) == {0.25}
+
+
+@virtual
+async def test_a_read_that_its_caller_cancels_says_nothing_of_the_stores() -> None:
+    world = World()
+    async with world.node(reads="fastest") as node:
+        await node.put("x")
+        await ready(node)
+        for place in (0, 1):
+            node.circuit(place).latencies.extend([0.01] * 128)
+            node.links[place].plan = hanging
+        reading = asyncio.ensure_future(node.read())
+        await asyncio.sleep(1)
+        reading.cancel()
+        await asyncio.wait([reading])
+        assert [set(node.circuit(place).latencies) for place in (0, 1)] == [{0.01}, {0.01}]
 
 
 @pytest.mark.parametrize("reads", ["primary", "fastest"])
