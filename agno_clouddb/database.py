@@ -12,11 +12,13 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
+from agno_clouddb.durations import seconds_between
 from agno_clouddb.errors import ConfigurationError, InvalidRecord
 from agno_clouddb.fanout.degraded import Reads, watched_reads
 from agno_clouddb.fanout.health import Health, health_of_one
 from agno_clouddb.fanout.names import identity, names_of
 from agno_clouddb.fanout.policy import Acks, ReadPolicy, check_options
+from agno_clouddb.fanout.tombstones import RETENTIONS, TOMBSTONE_SECONDS
 from agno_clouddb.repositories.base import Connection
 from agno_clouddb.repositories.entries import Entries
 from agno_clouddb.repositories.evals import Evals
@@ -31,7 +33,7 @@ from agno_clouddb.repositories.traces import Traces
 from agno_clouddb.repositories.transactions import Transaction
 from agno_clouddb.stores.base import Consistency, Progress, Store
 from agno_clouddb.stores.cache import CacheStats, CachingStore, ReadCache
-from agno_clouddb.stores.clock import HybridClock
+from agno_clouddb.stores.clock import DRIFTS, MAX_DRIFT_MILLIS, HybridClock
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
 
 if TYPE_CHECKING:
@@ -282,6 +284,8 @@ def connect(
     reads: ReadPolicy = "merge",
     failover: bool = False,
     reconcile_every: float | None = None,
+    tombstone_retention: float | timedelta = TOMBSTONE_SECONDS,
+    max_drift: float | timedelta = MAX_DRIFT_MILLIS / 1000,
     ttl: Mapping[str, float | timedelta] = MappingProxyType({}),
     cache: ReadCache | None = None,
 ) -> Database:
@@ -305,6 +309,12 @@ def connect(
             both succeed in what only one should.
         reconcile_every: with several stores: seconds between reconciliations in the background, by one process at a
             time; None: none.
+        tombstone_retention: with several stores: how long what a delete leaves is kept, so that an older copy does not
+            come back: seconds, or a timedelta; an hour at least, and 7 days by default. Compare the stores more often
+            than that: a delete of which there is no hint, as when its process was killed, is known by it alone.
+        max_drift: how far ahead of the wall clock the version of a stored record may be to be written over, so that
+            one broken clock does not carry all others away: seconds, or a timedelta; a second at least, a year at most,
+            and an hour by default.
         ttl: how long records are kept from their last write, by collection: days, or a timedelta, such as
             ``{"sessions": 90, "traces": 7}``. Runs are kept as long as sessions, spans as long as traces, each from its
             own last write, unless they are named too. A record with a later expiry of its own keeps that.
@@ -319,8 +329,10 @@ def connect(
     if not _is_positive(deadline):
         raise ConfigurationError(f"deadline is {deadline!r}, not a number of seconds over 0")
     check_options(acks, reads, failover, reconcile_every)
+    seconds_between("tombstone_retention", tombstone_retention, *RETENTIONS)
+    drift = seconds_between("max_drift", max_drift, *DRIFTS)
     opened = _distinct_stores(stores, StoreOptions(prefix, deadline))
-    clock = HybridClock()
+    clock = HybridClock(max_drift=int(drift * 1000))
     if len(opened) == 1:
         return Database(opened[0], consistency=consistency, clock=clock, ttl=ttl, cache=cache)
     from agno_clouddb.fanout.store import FanOutStore
@@ -332,6 +344,7 @@ def connect(
         failover=failover,
         deadline=_PATIENCE * deadline,
         reconcile_every=reconcile_every,
+        tombstone_retention=tombstone_retention,
         clock=clock,
     )
     return Database(store, consistency=consistency, clock=clock, ttl=ttl, cache=cache)

@@ -9,7 +9,6 @@ from agno_clouddb.errors import CloudDBError, PartialWrite
 from agno_clouddb.fanout.hints import LAST_VERSION, hint_key
 from agno_clouddb.fanout.replicas import Replicas
 from agno_clouddb.fanout.sending import Answers, Sending, WriteOptions
-from agno_clouddb.fanout.tombstones import tombstone
 from agno_clouddb.stores.base import Condition, Failed, Item, Mutation, Outcome, Put, Refused, Stored, decide
 from agno_clouddb.stores.clock import just_after
 
@@ -19,12 +18,12 @@ ATTEMPTS = 5
 """How often a write is decided again when the item changes under it."""
 
 
-def as_put(mutation: Mutation, now: int) -> Put:
+def as_put(mutation: Mutation, replicas: Replicas) -> Put:
     """A mutation as the put that stores are sent; of a deletion, the tombstone, where something live is stored."""
     if isinstance(mutation, Put):
         return mutation
     condition = replace(mutation.condition, absent=False, expected=mutation.condition.expected or LAST_VERSION)
-    return Put(tombstone(mutation.key, mutation.version, now), condition)
+    return Put(replicas.tombstone(mutation.key, mutation.version), condition)
 
 
 def in_place_of(refused: Refused) -> Condition:
@@ -53,7 +52,7 @@ class Flow:
         self._sending = Sending(replicas.stores, options)
 
     def _as_put(self, mutation: Mutation) -> Put:
-        return as_put(mutation, self._replicas.now)
+        return as_put(mutation, self._replicas)
 
     async def _send(self, name: str, put: Put) -> Outcome:
         """What one store answers to one put."""
@@ -177,7 +176,7 @@ class Flow:
             back = replace(item, version=just_after(put.version, item.version))
             return back, Condition(expected=item.version)
         version = just_after(put.version, item.version if item is not None else "")
-        return tombstone(put.key, version, self._replicas.now), Condition(absent=True)
+        return self._replicas.tombstone(put.key, version), Condition(absent=True)
 
     async def _settled_copy(self, put: Put, answers: Answers) -> Outcome:
         """What a put comes to that is decided; a copy refused as older is done, since a later one was there before."""

@@ -15,7 +15,7 @@ from agno_clouddb.fanout.circuit import CircuitStore, insisting
 from agno_clouddb.fanout.failures import CALLERS_FAULT, OUTAGES
 from agno_clouddb.fanout.hints import hint_key
 from agno_clouddb.fanout.merge import newest
-from agno_clouddb.fanout.tombstones import tombstone
+from agno_clouddb.fanout.tombstones import TOMBSTONE_SECONDS, tombstone
 from agno_clouddb.stores.base import Consistency, Failed, Item, Key, Mutation, Put, Store
 from agno_clouddb.stores.clock import just_after
 
@@ -107,19 +107,32 @@ class Replicas:
         stores: by name; the first is the primary.
         now: the wall clock in seconds since the epoch.
         grace: seconds after which no writer is at what it had begun before.
+        retention: seconds that a tombstone is kept.
     """
 
-    def __init__(self, stores: Mapping[str, CircuitStore], now: Callable[[], float], *, grace: float) -> None:
+    def __init__(
+        self,
+        stores: Mapping[str, CircuitStore],
+        now: Callable[[], float],
+        *,
+        grace: float,
+        retention: int = TOMBSTONE_SECONDS,
+    ) -> None:
         self.stores = dict(stores)
         self.grace = grace
         """Seconds after which no writer is at what it had begun before."""
         self._now = now
+        self._retention = retention
         self._rivalries: dict[Key, tuple[tuple[str, ...], float]] = {}
 
     @property
     def now(self) -> int:
         """Seconds since the epoch."""
         return int(self._now())
+
+    def tombstone(self, key: Key, version: str) -> Item:
+        """What a deletion of this version leaves that is made now."""
+        return tombstone(key, version, self.now, self._retention)
 
     async def ask(
         self, call: Callable[[Store], Awaitable[T]], names: Collection[str] | None = None, *, needed: int = 1
@@ -328,7 +341,7 @@ class Replicas:
             return top
         held = copies.held.values()
         left = any(item is not None and item.live(self.now) and item.version < top.version for item in held)
-        return tombstone(top.key, top.version, self.now) if left else None
+        return self.tombstone(top.key, top.version) if left else None
 
     async def _write(self, writes: Mapping[str, Sequence[tuple[Mended, Mutation]]]) -> None:
         calls = [partial(self.stores[name].write, [each for _, each in pairs]) for name, pairs in writes.items()]

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar, cast
 
 import anyio
 
 from agno_clouddb.concurrency import gather_outcomes, uninterrupted
+from agno_clouddb.durations import seconds_between
 from agno_clouddb.errors import CloudDBError, ConfigurationError, LifecycleError
 from agno_clouddb.fanout import merge
 from agno_clouddb.fanout.circuit import CircuitStore
@@ -30,6 +32,7 @@ from agno_clouddb.fanout.policy import Acks, ReadPolicy, check_options
 from agno_clouddb.fanout.reconcile import Reconciliation
 from agno_clouddb.fanout.replicas import Copies, Replicas
 from agno_clouddb.fanout.sending import WriteOptions
+from agno_clouddb.fanout.tombstones import RETENTIONS, TOMBSTONE_SECONDS
 from agno_clouddb.fanout.upkeep import Upkeep
 from agno_clouddb.fanout.writer import Writer, Writing
 from agno_clouddb.stores.base import (
@@ -78,6 +81,7 @@ class FanOutStore(Store):
         overlap: seconds that an incremental reconciliation goes back behind the last one: at least what the clocks of
             two writers differ by.
         reconcile_every: seconds between reconciliations in the background, one process at a time; None: none.
+        tombstone_retention: how long what a delete leaves is kept: seconds, or a timedelta; see ``connect``.
         clock: stamps what the coordinator itself writes; share the one that stamps the callers' writes.
         now: the wall clock in seconds since the epoch; replaced in simulations.
     """
@@ -92,12 +96,14 @@ class FanOutStore(Store):
         deadline: float = 15.0,
         overlap: float = 900.0,
         reconcile_every: float | None = None,
+        tombstone_retention: float | timedelta = TOMBSTONE_SECONDS,
         clock: HybridClock | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         if len(stores) < 2:
             raise ConfigurationError(f"a fan-out is over two or more stores, not {len(stores)}")
         check_options(acks, reads, failover, reconcile_every)
+        kept = int(seconds_between("tombstone_retention", tombstone_retention, *RETENTIONS))
         self.stores = tuple(stores)
         names = names_of(stores)
         self.name = " + ".join(names)
@@ -108,7 +114,7 @@ class FanOutStore(Store):
         self._lag = Lag(names)
         clock = clock or HybridClock()
         circuits = {name: CircuitStore(store, deadline=deadline) for name, store in zip(names, stores, strict=True)}
-        self._replicas = Replicas(circuits, now, grace=_STEPS * deadline)
+        self._replicas = Replicas(circuits, now, grace=_STEPS * deadline, retention=kept)
         self._writing = Writing()
         self._upkeep = Upkeep(
             self._replicas,
@@ -186,7 +192,7 @@ class FanOutStore(Store):
 
     def check(self, mutations: Sequence[Mutation], *, atomic: bool) -> tuple[Outcome | None, ...]:
         """What all of the stores know of a write before anything is sent, a delete being the tombstone it becomes."""
-        puts = [as_put(each, self._replicas.now) for each in mutations]
+        puts = [as_put(each, self._replicas) for each in mutations]
         by_store = [store.check(puts, atomic=atomic) for store in self.stores]
         return tuple(_first_known(each) for each in zip(*by_store, strict=True))
 

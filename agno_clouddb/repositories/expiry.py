@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from agno_clouddb.durations import duration
 from agno_clouddb.errors import ConfigurationError, InvalidRecord
 from agno_clouddb.records.base import Record, to_text
 from agno_clouddb.stores.schema import COLLECTIONS
@@ -30,7 +31,7 @@ def ttls(given: Mapping[str, float | timedelta]) -> dict[str, timedelta]:
     for name, value in given.items():
         if name not in COLLECTIONS:
             raise ConfigurationError(f"ttl names {name!r}, which is not among {', '.join(COLLECTIONS)}")
-        kept = _duration(value, 86_400)
+        kept = duration(value, 86_400)
         if kept is None:
             raise ConfigurationError(f"ttl of {name} is {value!r}, neither a number of days over 0 nor a timedelta")
         try:
@@ -88,11 +89,11 @@ def expiring(
 
 
 def _later(path: str, now: datetime, value: Any) -> datetime:
-    duration = _duration(value, 1)
-    if duration is None:
+    kept = duration(value, 1)
+    if kept is None:
         raise InvalidRecord(path, f"is {value!r}, neither a number of seconds over 0 nor a timedelta")
     try:
-        return now + duration
+        return now + kept
     except OverflowError:
         raise InvalidRecord(path, f"is {value!r}, which is after the year 9999") from None
 
@@ -100,15 +101,3 @@ def _later(path: str, now: datetime, value: Any) -> datetime:
 def _whole(moment: datetime) -> datetime:
     """The moment, or the first whole second after it."""
     return moment.replace(microsecond=0) + timedelta(seconds=moment.microsecond > 0)
-
-
-def _duration(value: Any, unit: int) -> timedelta | None:
-    """A time over 0, given as a timedelta or as a number of units of so many seconds."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            value = timedelta(seconds=value * unit)
-        except ValueError:  # NaN
-            return None
-        except OverflowError:
-            value = timedelta.max if value > 0 else timedelta.min
-    return value if isinstance(value, timedelta) and value > timedelta(0) else None

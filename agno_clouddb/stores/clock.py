@@ -11,11 +11,16 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
-__all__ = ["HybridClock", "epoch_seconds", "is_version", "just_after", "version_millis", "wall_clock_millis"]
+__all__ = ["DRIFTS", "HybridClock", "epoch_seconds", "is_version", "just_after", "version_millis", "wall_clock_millis"]
 
 MAX_DRIFT_MILLIS = 3_600_000
 """How far ahead of the wall clock a version may be to be believed, in milliseconds: an hour."""
+
+DRIFTS = timedelta(seconds=1), timedelta(days=365)
+"""The least and the most that it may be set to: clocks that are set by the network differ by less than a second, and a
+version a year ahead is no clock's."""
 
 _MAX_COUNTER = 0xFFFF
 _VERSION = re.compile(r"[0-9a-f]{12}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agno.session import AgentSession
@@ -130,6 +133,23 @@ def test_it_is_made_again_from_a_dict() -> None:
     assert again.to_dict()["history_runs"] == 3
     assert again.id == db.id == AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", prefix="mine_").id
     assert db.id != AsyncCloudDb("dynamodb://eu-west-1", "firestore://p").id
+
+
+def test_times_are_taken_as_connect_takes_them_and_kept_in_its_dict() -> None:
+    kept: dict[str, Any] = {
+        "tombstone_retention": timedelta(days=30),
+        "max_drift": timedelta(minutes=5),
+        "reconcile_every": 60.5,
+    }
+    again = AsyncCloudDb.from_dict(AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", **kept).to_dict())
+    options = json.loads(json.dumps(again.to_dict()))["options"]
+    assert {name: options[name] for name in kept} == {
+        "tombstone_retention": 30 * 86_400,
+        "max_drift": 300,
+        "reconcile_every": 60.5,
+    }
+    with pytest.raises(ConfigurationError, match="tombstone_retention is 60"):
+        AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", tombstone_retention=60)
 
 
 @pytest.mark.parametrize(

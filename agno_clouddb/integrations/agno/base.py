@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Self
 
 from agno.db.base import AsyncBaseDb
@@ -101,7 +102,8 @@ class Family(AsyncBaseDb):
         """
         if not self._urls or self._given is not None:
             raise ConfigurationError("only a database that is made from URLs can be made again from a dict")
-        plain = {name: value for name, value in self._options.items() if isinstance(value, str | int | float | bool)}
+        options = {name: _in_seconds(value) for name, value in self._options.items()}
+        plain = {name: value for name, value in options.items() if isinstance(value, str | int | float | bool)}
         own = {"type": "async_cloud", "urls": self._urls, "provision": self._provision, "options": plain}
         return {**super().to_dict(), **own, "history_runs": self._history_runs}
 
@@ -113,6 +115,11 @@ class Family(AsyncBaseDb):
 
     async def _entries(self) -> Entries:
         return (await self.database()).entries
+
+
+def _in_seconds(option: object) -> object:
+    """An option of ``connect`` with its time, if it is one, as JSON has it."""
+    return option.total_seconds() if isinstance(option, timedelta) else option
 
 
 class _Lasting(MemoryStore):
