@@ -22,7 +22,7 @@ from agno_clouddb.errors import (
     StoreUnavailable,
 )
 from agno_clouddb.records.base import Record
-from agno_clouddb.repositories.changes import Change, unbelievable, uncertain
+from agno_clouddb.repositories.changes import MAX_STAMPS, Change, make_way, unbelievable, uncertain
 from agno_clouddb.repositories.expiry import expiring
 from agno_clouddb.stores.base import Batch, Consistency, Failed, Key, Mutation, Outcome, Refused, Store, Stored
 from agno_clouddb.stores.clock import HybridClock, is_version
@@ -44,7 +44,6 @@ R = TypeVar("R", bound=Record)
 MAX_PAGE = 1_000
 """The most records in one page."""
 
-_MAX_STAMPS = 10
 _MAX_UPDATES = 100
 
 
@@ -163,14 +162,15 @@ class Repository:
             applied: an earlier attempt may come to stand.
 
         Raises:
-            ConflictError: it kept being refused as older.
+            ConflictError: it kept being refused as older, a hundred times.
             StoreUnavailable: it is refused, and an earlier attempt may come to stand.
             CloudDBError: the store failed.
         """
         self._observe_expected(change)
         if self._store.incomplete:
             change.suspect()
-        for attempt in range(_MAX_STAMPS):
+        for attempt in range(MAX_STAMPS):
+            await make_way(attempt)
             mutation = change.mutation(self._clock.stamp())
             (outcome,) = await self._store.write([mutation])
             answer = self._seen(outcome)
@@ -222,7 +222,8 @@ class Repository:
         """
         for change in changes:
             self._observe_expected(change)
-        for _ in range(_MAX_STAMPS):
+        for attempt in range(MAX_STAMPS):
+            await make_way(attempt)
             mutations = [change.mutation(self._clock.stamp()) for change in changes]
             answers = [self._seen(outcome) for outcome in await self._store.write(mutations, atomic=True)]
             if all(isinstance(answer, Stored) for answer in answers):

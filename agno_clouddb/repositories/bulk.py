@@ -21,7 +21,7 @@ from agno_clouddb.errors import (
     StoreUnavailable,
     Throttled,
 )
-from agno_clouddb.repositories.changes import Change, unbelievable, uncertain
+from agno_clouddb.repositories.changes import MAX_STAMPS, Change, make_way, unbelievable, uncertain
 from agno_clouddb.stores.base import Failed, Key, Mutation, Outcome, Store, Stored, settled
 from agno_clouddb.stores.clock import HybridClock
 
@@ -32,7 +32,6 @@ T = TypeVar("T")
 _BATCH = 250
 _BATCHES_AT_ONCE = 4
 _ATTEMPTS = 10  # how often in a row what the store failed to do is sent without any of it being stored
-_STAMPS = 10  # how often what was refused is stamped or made anew
 _SETUP = (ConfigurationError, NotProvisioned)  # no record can be stored: raised as it is
 _PASSING = (Throttled, StoreUnavailable, PartialWrite)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds
@@ -177,6 +176,8 @@ class Bulk:
                 ]
                 if jobs and failed:
                     await anyio.sleep(full_jitter(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+                elif jobs:
+                    await make_way(max(job.stamps for job in jobs))
             self._tell()
         finally:
             self._under_way -= keys
@@ -242,7 +243,7 @@ class Bulk:
             return True
         job.applied = job.applied or outcome.applied
         again = outcome.reason == "older" or job.change.adapt(outcome)
-        if again and job.stamps < _STAMPS:
+        if again and job.stamps < MAX_STAMPS:
             job.mutation, job.lost = None, False
             return False
         if outcome.reason not in job.change.accepts:

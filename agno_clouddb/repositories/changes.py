@@ -9,14 +9,32 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+import anyio
+
+from agno_clouddb.concurrency import full_jitter
 from agno_clouddb.errors import CloudDBError, ConflictError, NotOwner, RecordNotFound, StoreUnavailable
 from agno_clouddb.records.base import Record
 from agno_clouddb.stores.base import Condition, Delete, Key, Mutation, Put, Refused
 
-__all__ = ["Change", "Creation", "Removal", "Upsert", "touched", "unbelievable", "uncertain"]
+__all__ = [
+    "MAX_STAMPS",
+    "Change",
+    "Creation",
+    "Removal",
+    "Upsert",
+    "make_way",
+    "touched",
+    "unbelievable",
+    "uncertain",
+]
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
+
+MAX_STAMPS = 100
+"""How often a change is stamped, and sent, while others write the same in between."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.5  # seconds
 
 
 class Change(ABC, Generic[T]):
@@ -175,6 +193,18 @@ class Removal(Change[None]):
 
     def result(self, version: str) -> None:
         return None
+
+
+async def make_way(stamps: int) -> None:
+    """Pause before a change is stamped again, longer each time and at random, so that those who compete part.
+
+    Not before it is stamped for the second time: most often nobody competes, and what was refused was only older.
+
+    Args:
+        stamps: how often it was stamped.
+    """
+    if stamps > 1:
+        await anyio.sleep(full_jitter(stamps - 2, _FIRST_PAUSE, _LONGEST_PAUSE))
 
 
 def uncertain(store: str, key: Key) -> CloudDBError:

@@ -25,7 +25,7 @@ from agno_clouddb import (
     UserMemory,
     connect,
 )
-from agno_clouddb.repositories import bulk
+from agno_clouddb.repositories import bulk, changes
 from agno_clouddb.stores.base import Failed, Key, Mutation, Outcome, Put, Refused, Store
 from agno_clouddb.stores.clock import HybridClock, wall_clock_millis
 from agno_clouddb.stores.memory import MemoryStore
@@ -39,7 +39,8 @@ BATCH = bulk._BATCH
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries go on at once; a loop that never ends still yields, so that a time-out ends it."""
-    monkeypatch.setattr(bulk, "_FIRST_PAUSE", 0.0)
+    for module in (bulk, changes):
+        monkeypatch.setattr(module, "_FIRST_PAUSE", 0.0)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -28,11 +28,13 @@ from agno_clouddb import (
     UserMemory,
     connect,
 )
-from agno_clouddb.stores.base import Key
-from agno_clouddb.stores.clock import epoch_seconds
+from agno_clouddb.stores.base import Key, Mutation, Outcome, Put, Store
+from agno_clouddb.stores.clock import HybridClock, epoch_seconds
 from agno_clouddb.stores.memory import MemoryStore
+from agno_clouddb.stores.wrapper import WrapperStore
 from agno_clouddb.testing import FaultyStore
 from agno_clouddb.testing.faults import Call, Fault
+from tests.unit.fanouts import elapsed, virtual
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -262,3 +264,74 @@ async def test_no_run_is_appended_to_a_session_that_was_deleted_under_a_member_o
         await db.sessions.delete(Name.ANN)
         with pytest.raises(RecordNotFound):
             await db.sessions.append_run("ann", Run(run_id="r"))
+
+
+class Overtaken(WrapperStore):
+    """A store on which others write the same record right before each of so many writes, stamped later."""
+
+    def __init__(self, inner: Store, times: int) -> None:
+        super().__init__(inner)
+        self.times = times
+
+    async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        if self.times:
+            self.times -= 1
+            clock = HybridClock()
+            for mutation in mutations:
+                clock.observe(mutation.version)
+            theirs = [UserMemory(memory="theirs").to_item(each.key, clock.stamp()) for each in mutations]
+            await self.inner.write([Put(each) for each in theirs])
+        return await super().write(mutations, atomic=atomic)
+
+
+async def _alone(db: Database, memory: UserMemory) -> None:
+    await db.memories.upsert(memory)
+
+
+async def _of_many(db: Database, memory: UserMemory) -> None:
+    await db.memories.upsert_many([memory])
+
+
+async def _in_a_transaction(db: Database, memory: UserMemory) -> None:
+    async with db.transaction() as tx:
+        tx.upsert(memory)
+
+
+@pytest.mark.parametrize("write", [_alone, _of_many, _in_a_transaction])
+@virtual
+async def test_a_write_that_fifteen_others_overtake_one_after_another_is_stored(
+    write: Callable[[Database, UserMemory], Awaitable[None]],
+) -> None:
+    store = Overtaken(MemoryStore(), 0)
+    async with connect(store) as db:
+        await db.provision()
+        read = await db.memories.upsert(UserMemory(memory="old", memory_id="m"))
+        store.times = 15
+        with elapsed(0.01, 10):
+            await write(db, read.model_copy(update={"memory": "ours"}))
+        assert store.times == 0
+        stored = await db.memories.get("m")
+        assert stored is not None
+        assert stored.memory == "ours"
+
+
+@virtual
+async def test_a_write_that_one_other_overtakes_is_repeated_at_once() -> None:
+    store = Overtaken(MemoryStore(), 0)
+    async with connect(store) as db:
+        await db.provision()
+        read = await db.memories.upsert(UserMemory(memory="old", memory_id="m"))
+        store.times = 1
+        with elapsed(0, 0):
+            await db.memories.upsert(read.model_copy(update={"memory": "ours"}))
+
+
+@virtual
+async def test_a_write_that_others_keep_overtaking_is_given_up() -> None:
+    store = Overtaken(MemoryStore(), 0)
+    async with connect(store) as db:
+        await db.provision()
+        read = await db.memories.upsert(UserMemory(memory="old", memory_id="m"))
+        store.times = 1_000
+        with elapsed(10, 50), pytest.raises(ConflictError):
+            await db.memories.upsert(read)
