@@ -17,7 +17,7 @@ _RECENT = 5  # seconds
 
 
 def placed(second: int) -> datetime:
-    """The moment in a second that agno names: that of the call when it is now, so that what comes later is later.
+    """A moment in a second that agno names: the later in it the later it is called, so that what comes later is later.
 
     agno knows moments to the second, and lists what it is not told to sort in the order in which it was written.
 
@@ -29,7 +29,7 @@ def placed(second: int) -> datetime:
     late = datetime.now(start.tzinfo) - start
     if not timedelta() <= late < timedelta(seconds=_RECENT):
         return start
-    return start + min(late, timedelta(microseconds=999_999))
+    return start + late / (_RECENT + 1)  # which is within the second, also when it is rounded
 
 
 def in_order(
