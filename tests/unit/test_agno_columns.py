@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
+from typing import Self
 
 import pytest
 
@@ -18,8 +19,8 @@ def placed(late: float, monkeypatch: pytest.MonkeyPatch) -> datetime:
 
     class Clock(datetime):
         @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:
-            return START + timedelta(seconds=late)
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(SECOND, tz) + timedelta(seconds=late)
 
     monkeypatch.setattr(columns, "datetime", Clock)
     return columns.placed(SECOND)
