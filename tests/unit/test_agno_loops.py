@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from agno.agent import Agent
+from agno.db.dynamo import DynamoDb
+from agno.db.firestore import FirestoreDb
+from agno.db.utils import resolve_db_from_config
+from agno.registry import Registry
 from agno.session import AgentSession
 
-from agno_clouddb import ConfigurationError, Database, connect
+from agno_clouddb import ConfigurationError, Database, ReadCache, connect
 from agno_clouddb.integrations.agno import AsyncCloudDb, AsyncDynamoDb, AsyncFirestoreDb
 from agno_clouddb.integrations.agno.loops import Loops
 from agno_clouddb.stores.memory import MemoryStore
@@ -127,8 +134,23 @@ def test_nothing_is_asked_of_a_cloud_before_the_first_use(tmp_path: Path) -> Non
 
 
 def test_it_is_made_again_from_a_dict() -> None:
-    db = AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", acks="all", prefix="mine_", history_runs=3)
-    again = AsyncCloudDb.from_dict(db.to_dict())
+    options: dict[str, Any] = {
+        "prefix": "mine_",
+        "deadline": 3.5,
+        "consistency": "eventual",
+        "acks": "all",
+        "reads": "primary",
+        "failover": True,
+        "reconcile_every": 60.0,
+        "tombstone_retention": 1_000_000.0,
+        "max_drift": timedelta(minutes=5),
+        "ttl": {"sessions": 90, "traces": timedelta(hours=36)},
+        "cache": ReadCache(seconds=5),
+    }
+    assert {*options} == {*inspect.signature(connect).parameters} - {"stores"}
+    db = AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", history_runs=3, **options)
+    again = AsyncCloudDb.from_dict(json.loads(json.dumps(db.to_dict())))
+    assert again._options == {**options, "max_drift": 300, "ttl": {"sessions": 90, "traces": 1.5}}
     assert again.to_dict() == db.to_dict()
     assert again.to_dict()["history_runs"] == 3
     assert again.id == db.id == AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", prefix="mine_").id
@@ -150,6 +172,24 @@ def test_times_are_taken_as_connect_takes_them_and_kept_in_its_dict() -> None:
     }
     with pytest.raises(ConfigurationError, match="tombstone_retention is 60"):
         AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", tombstone_retention=60)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AsyncDynamoDb(region_name="eu-west-1", id="mine"),
+        lambda: AsyncFirestoreDb(project_id="p", id="mine"),
+        lambda: AsyncCloudDb(database=Database(MemoryStore()), id="mine"),
+        lambda: AsyncCloudDb("dynamodb://eu-west-1", MemoryStore(), id="mine"),
+    ],
+)
+def test_what_is_not_made_from_urls_alone_is_found_again_by_its_id(make: Callable[[], AsyncCloudDb]) -> None:
+    db = make()
+    told = Agent(db=db).to_dict()["db"]
+    registry = Registry(dbs=[db])  # type: ignore[list-item]  # agno takes asynchronous ones too
+    assert resolve_db_from_config(told, registry) is db
+    with pytest.raises(ConfigurationError, match="made from URLs"):
+        type(db).from_dict(told)
 
 
 @pytest.mark.parametrize(
@@ -203,3 +243,14 @@ def test_an_argument_that_makes_no_sense_on_firestore_is_refused(arguments: dict
 )
 def test_tables_are_never_those_of_agnos_own_adapter(names: dict[str, object], prefix: str) -> None:
     assert AsyncDynamoDb(region_name="eu-west-1", **names)._options["prefix"] == prefix  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(AsyncDynamoDb, DynamoDb), (AsyncFirestoreDb, FirestoreDb)])
+def test_arguments_without_names_are_those_of_agnos_own_adapter(
+    ours: type[AsyncCloudDb], theirs: type[DynamoDb | FirestoreDb]
+) -> None:
+    own = inspect.signature(ours).parameters.values()
+    positional = [each.name for each in own if each.kind is each.POSITIONAL_OR_KEYWORD]
+    assert positional == [*inspect.signature(theirs).parameters][: len(positional)]
+    with pytest.raises(ConfigurationError, match="blocks the event loop"):
+        ours(object())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from agno_clouddb.integrations.agno.pages import Bookmarks
 from agno_clouddb.integrations.agno.unapproved import Unapproved
 from agno_clouddb.repositories.entries import Entries
 from agno_clouddb.stores.base import Store
+from agno_clouddb.stores.cache import ReadCache
 from agno_clouddb.stores.memory import MemoryStore
 
 __all__ = ["PREFIX", "Family"]
@@ -58,6 +60,7 @@ class Family(AsyncBaseDb):
             raise ConfigurationError(f"history_runs is {history_runs!r}, not a number from 1 on, or None")
         self._history_runs = history_runs
         self._urls = [each for each in stores if isinstance(each, str)]
+        self._from_urls = len(self._urls) == len(stores) > 0
         named = " ".join(self._urls) if self._urls and "memory://" not in self._urls else ""
         super().__init__(id=id or (generate_id(f"{named} {options.get('prefix', PREFIX)}") if named else None))
         self._options = {"prefix": PREFIX, **options}
@@ -97,29 +100,46 @@ class Family(AsyncBaseDb):
     def to_dict(self) -> dict[str, Any]:
         """What this database is made from, as JSON, without credentials.
 
-        Raises:
-            ConfigurationError: it is not made from URLs alone.
+        Of one that is not made from URLs alone it has what agno's own DynamoDb and FirestoreDb tell of themselves: the
+        id, by which agno finds it again in a registry, and the names of agno's tables.
         """
-        if not self._urls or self._given is not None:
-            raise ConfigurationError("only a database that is made from URLs can be made again from a dict")
-        options = {name: _in_seconds(value) for name, value in self._options.items()}
-        plain = {name: value for name, value in options.items() if isinstance(value, str | int | float | bool)}
-        own = {"type": "async_cloud", "urls": self._urls, "provision": self._provision, "options": plain}
-        return {**super().to_dict(), **own, "history_runs": self._history_runs}
+        known = super().to_dict()
+        if not self._from_urls:
+            return known
+        options = {name: _in_seconds(value) for name, value in self._options.items() if value is not None}
+        if "ttl" in options:
+            options["ttl"] = {name: _days(kept) for name, kept in options["ttl"].items()}
+        if "cache" in options:
+            options["cache"] = asdict(options["cache"])
+        own = {"type": "async_cloud", "urls": self._urls, "provision": self._provision, "options": options}
+        return {**known, **own, "history_runs": self._history_runs}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The database that ``to_dict`` tells of."""
+        """The database that ``to_dict`` tells of.
+
+        Raises:
+            ConfigurationError: it was not made from URLs alone.
+        """
+        if "urls" not in data:
+            raise ConfigurationError("only a database that is made from URLs can be made again from a dict")
+        options = dict(data.get("options", {}))
+        if "cache" in options:
+            options["cache"] = ReadCache(**options["cache"])
         own = {name: data.get(name) for name in ("history_runs", "id")}
-        return cls(*data["urls"], provision=data.get("provision", False), **own, **data.get("options", {}))
+        return cls(*data["urls"], provision=data.get("provision", False), **own, **options)
 
     async def _entries(self) -> Entries:
         return (await self.database()).entries
 
 
-def _in_seconds(option: object) -> object:
+def _in_seconds(option: Any) -> Any:
     """An option of ``connect`` with its time, if it is one, as JSON has it."""
     return option.total_seconds() if isinstance(option, timedelta) else option
+
+
+def _days(kept: float | timedelta) -> float:
+    return kept / timedelta(days=1) if isinstance(kept, timedelta) else kept
 
 
 class _Lasting(MemoryStore):

@@ -36,6 +36,7 @@ class AsyncDynamoDb(AsyncCloudDb):
     """AsyncCloudDb over DynamoDB, in place of agno's ``DynamoDb``. It has tables of its own and leaves agno's alone.
 
     Args:
+        db_client: not taken: a boto3 client blocks the event loop.
         region_name: the AWS region; by default AWS_REGION's, or the profile's.
         aws_access_key_id: an access key; by default whatever the environment has: a profile, a role, SSO.
         aws_secret_access_key: its secret.
@@ -45,7 +46,6 @@ class AsyncDynamoDb(AsyncCloudDb):
         prefix: what the names of tables begin with; by default what the given names of agno's tables begin with and
             ``clouddb_``, so ``agno_clouddb_`` where none is given.
         create_tables: create missing tables before the first use.
-        db_client: not taken: a boto3 client blocks the event loop.
         id: what agno knows this database by.
         **others: names of agno's tables, such as ``session_table``, from which the prefix is taken; options of
             ``connect``; or ``history_runs`` of AsyncCloudDb.
@@ -56,16 +56,16 @@ class AsyncDynamoDb(AsyncCloudDb):
 
     def __init__(
         self,
+        db_client: object = None,
         region_name: str | None = None,
         aws_access_key_id: str | None = None,
         aws_secret_access_key: str | None = None,
-        aws_session_token: str | None = None,
         *,
+        aws_session_token: str | None = None,
         session: aioboto3.Session | None = None,
         endpoint_url: str | None = None,
         prefix: str | None = None,
         create_tables: bool = True,
-        db_client: object = None,
         id: str | None = None,
         **others: Any,
     ) -> None:
@@ -111,6 +111,7 @@ class AsyncFirestoreDb(AsyncCloudDb):
     """AsyncCloudDb over Firestore, in place of agno's ``FirestoreDb``. It leaves agno's collections alone.
 
     Args:
+        db_client: an ``AsyncClient``, which serves one event loop; a synchronous one is not taken.
         project_id: the Google Cloud project; by default that of the environment's credentials.
         database: the database's id.
         credentials: instead of the environment's.
@@ -118,7 +119,6 @@ class AsyncFirestoreDb(AsyncCloudDb):
         prefix: what the names of collections begin with; by default what the given names of agno's collections begin
             with and ``clouddb_``, so ``agno_clouddb_`` where none is given.
         create_collections: see that what is needed is there before the first use; indexes are deployed by other means.
-        db_client: an ``AsyncClient``, which serves one event loop; a synchronous one is not taken.
         id: what agno knows this database by.
         **others: names of agno's collections, such as ``session_collection``, from which the prefix is taken; options
             of ``connect``; or ``history_runs`` of AsyncCloudDb.
@@ -129,14 +129,14 @@ class AsyncFirestoreDb(AsyncCloudDb):
 
     def __init__(
         self,
+        db_client: Any = None,
         project_id: str | None = None,
-        database: str = "(default)",
         *,
+        database: str = "(default)",
         credentials: Credentials | None = None,
         emulator_host: str | None = None,
         prefix: str | None = None,
         create_collections: bool = True,
-        db_client: Any = None,
         id: str | None = None,
         **others: Any,
     ) -> None:
