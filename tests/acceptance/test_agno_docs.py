@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import agno.db
 import pytest
+from agno.db.postgres import AsyncPostgresDb
+from agno.db.sqlite import AsyncSqliteDb
 
+from agno_clouddb.integrations.agno import AsyncCloudDb
 from agno_clouddb.integrations.agno.support import calls, support_table
 from tests.integration.agno.test_differential import FAMILIES
 
@@ -40,3 +47,27 @@ def test_the_tables_are_those_of_the_code(name: str, table: object, request: pyt
 def test_every_call_that_is_in_scope_is_carried_out() -> None:
     missing = [name for name, supported in calls().items() if not supported and not ELSEWHERE.search(name)]
     assert missing == []
+
+
+def test_every_coroutine_of_agnos_mongodb_is_carried_out_with_its_arguments() -> None:
+    # From the text, since its module needs a driver.
+    text = (Path(agno.db.__file__).parent / "mongo" / "async_mongo.py").read_text(encoding="utf-8")
+    (mongo,) = [each for each in ast.parse(text).body if isinstance(each, ast.ClassDef)]
+    coroutines = [each for each in mongo.body if isinstance(each, ast.AsyncFunctionDef) and each.name[0] != "_"]
+    supported = calls()
+    assert len(coroutines) >= 73
+    for each in coroutines:
+        assert supported.get(each.name), each.name
+        named = {argument.arg for argument in (*each.args.args, *each.args.kwonlyargs)}
+        assert named <= {*inspect.signature(getattr(AsyncCloudDb, each.name)).parameters}, each.name
+
+
+@pytest.mark.parametrize("name", [name for name, supported in calls().items() if supported])
+def test_a_call_has_the_arguments_and_defaults_of_agnos_own(name: str) -> None:
+    theirs = getattr(AsyncSqliteDb, name, None) or getattr(AsyncPostgresDb, name, None)
+    if theirs is not None:
+        assert arguments(getattr(AsyncCloudDb, name)) == arguments(theirs)
+
+
+def arguments(call: Callable[..., object]) -> list[tuple[object, ...]]:
+    return [(each.name, each.kind, each.default) for each in inspect.signature(call).parameters.values()]

@@ -75,6 +75,11 @@ class EvalCalls(Family):
         run = await (await self.database()).evals.get(eval_run_id, user_id=user_id)
         return None if run is None else _shaped(eval_row(run), deserialize)
 
+    async def get_eval_run_raw(self, eval_run_id: str) -> dict[str, Any] | None:
+        """The row of a run, whosever it is, in one request; None when there is none."""
+        run = await (await self.database()).evals.get(eval_run_id)
+        return None if run is None else eval_row(run)
+
     async def get_eval_runs(
         self,
         limit: int | None = None,

@@ -72,3 +72,11 @@ class VersionCalls(Family):
             raise InvalidRecord("version", f"is of type {type(version).__name__}, not text", collection="entries")
         entry = Entry(id=f"{_KIND}:{table_name}", kind=_KIND, data={"table_name": table_name, "version": version})
         await (await self._entries()).upsert(entry)
+
+    async def cleanup_legacy_runs_field(self, force: bool = False) -> bool:
+        """Drop runs that sessions of agno 2 had inside; there never are any here, as an import writes them as runs.
+
+        Returns:
+            False: there was nothing to drop.
+        """
+        return False

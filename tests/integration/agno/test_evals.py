@@ -57,6 +57,8 @@ async def test_the_owner_is_set_whoever_it_was_and_the_run_counts_as_updated_whe
     assert isinstance(renamed, dict)
     assert renamed["name"] == "Bobs"
     assert renamed["updated_at"] > CREATED
+    assert await agno.get_eval_run_raw("e1") == renamed
+    assert await agno.get_eval_run_raw("none") is None
     await agno.update_eval_run_user_id("none", "ann")
     assert await agno.get_eval_run("none") is None
 

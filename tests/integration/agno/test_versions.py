@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 from agno.db.migrations.manager import MigrationManager
+from agno.run.agent import RunOutput
+from agno.session import AgentSession
 
 from agno_clouddb import InvalidRecord
+from agno_clouddb.integrations.agno import AsyncCloudDb
 from agno_clouddb.integrations.agno.learnings import LearningCalls
 from agno_clouddb.integrations.agno.versions import VersionCalls
 
@@ -46,4 +49,16 @@ async def test_agnos_migrations_run_and_note_how_far_they_came(backend: str) -> 
     assert await db.get_latest_schema_version("agno_sessions") == "2.5.0"
     with pytest.raises(InvalidRecord):
         await db.upsert_schema_version("agno_sessions", None)
+    await db.close()
+
+
+async def test_there_are_no_runs_of_agno_2_to_drop() -> None:
+    db = AsyncCloudDb("memory://", provision=True)
+    run = RunOutput(run_id="r", agent_id="a", session_id="s")
+    await db.upsert_session(AgentSession(session_id="s", agent_id="a"))
+    await db.upsert_run(run, "s")
+    assert not await db.cleanup_legacy_runs_field(force=True)
+    session = await db.get_session("s")
+    assert isinstance(session, AgentSession)
+    assert [each.run_id for each in session.runs or []] == ["r"]
     await db.close()
