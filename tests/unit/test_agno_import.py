@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agno.agent import Agent
 from agno.db.base import SessionType
 from agno.db.dynamo import DynamoDb
 from agno.db.firestore import FirestoreDb
 from agno.db.in_memory import InMemoryDb
+from agno.run.agent import RunOutput
+from agno.run.base import RunStatus
+from agno.run.status_persist import RunPersistOutcome, apersist_run_status
 from agno.session import AgentSession
 
 from agno_clouddb import ConfigurationError, Database, InvalidRecord, NotProvisioned, StoreUnavailable
@@ -442,10 +446,42 @@ def test_a_dual_run_asks_the_old_database_for_all_that_it_knows() -> None:
         for name in vars(cls)
         if not name.startswith("_") and hasattr(AsyncCloudDb, name)
     }
-    alone = {"table_exists", "get_latest_schema_version", "upsert_schema_version"}
+    alone = {"table_exists", "get_latest_schema_version", "upsert_schema_version", "cleanup_legacy_runs_field"}
     learnings = {"get_learning", "get_learnings", "upsert_learning", "delete_learning"}  # which both of them refuse
-    taken = {name for name in vars(DualRunDb) if not name.startswith("_")}
+    taken = {name for name in vars(DualRunDb) if not name.startswith("_")} - set(OF_NONE)
     assert known - alone - learnings == taken
-    assert {name for name in taken if not hasattr(DynamoDb, name) or not hasattr(FirestoreDb, name)} == {
-        "delete_eval_run"
+    assert {name for name in taken if not hasattr(DynamoDb, name) or not hasattr(FirestoreDb, name)} <= {
+        "delete_eval_run",
+        "get_eval_run_raw",
     }
+
+
+OF_NONE = (
+    "cancel_pending_run",
+    "reassign_session_owner",
+    "get_span_stats",
+    "insert_session_if_absent",
+    "append_run_to_session_if_absent",
+    "update_run_in_session",
+)
+
+
+async def test_a_dual_run_changes_no_session_in_the_new_database_alone() -> None:
+    """What agno's own databases have not, agno does by calls that go to both, or tells that it cannot."""
+    old = in_memory()
+    async with provisioned() as db:
+        both: Any = DualRunDb(database=db, old=old)
+        await both.upsert_session(talk(user_id="ann"))
+        run = RunOutput(run_id="r", agent_id="a", session_id="s", user_id="ann", status=RunStatus.running)
+        await both.upsert_run(run, session_id="s", user_id="ann")
+        agent = Agent(id="a", db=both)
+        ended = {"status": "CANCELLED"}
+        result = await apersist_run_status(agent, "agent", "s", "r", ended, user_id="ann")
+        assert result is RunPersistOutcome.UNAVAILABLE
+        with pytest.raises(NotImplementedError):
+            await both.cancel_pending_run("r", session_id="s", reason="stop", expected_status="RUNNING")
+        with pytest.raises(NotImplementedError):
+            await both.reassign_session_owner("s", previous_user_id="ann", user_id="bob")
+        stored = await AsyncCloudDb(database=db).get_run("r", deserialize=False)
+        assert isinstance(stored, dict)
+        assert stored["status"] == "RUNNING"

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from agno.db.base import BaseDb
+from agno.db.base import AsyncBaseDb, BaseDb
 
 from agno_clouddb.errors import CloudDBError
 from agno_clouddb.integrations.agno.database import AsyncCloudDb
@@ -59,6 +59,12 @@ _WRITES = (
     "create_spans",
     "calculate_metrics",
 )
+_REFUSED = ("cancel_pending_run", "reassign_session_owner", "get_span_stats")
+"""What agno's own databases refuse, so that it must not be decided by what the new one alone has."""
+
+_ABSENT = ("insert_session_if_absent", "append_run_to_session_if_absent", "update_run_in_session")
+"""What agno does by other calls, which go to both, where a database has it not."""
+
 _REFUSED_BY_NONE = frozenset({"upsert_session", "rename_session", "rename_eval_run"})
 
 
@@ -67,7 +73,8 @@ class DualRunDb(AsyncCloudDb):
 
     What agno's DynamoDb and FirestoreDb know is so: sessions, runs, memories, metrics, evaluations, contents, traces
     and spans. All else, such as learnings and schedules, is kept by this library alone. What the old database raises is
-    raised, and what it refuses the new one is not asked for; its calls run in threads.
+    raised, and what it refuses the new one is not asked for; its calls run in threads. What they have not of a session,
+    as ``cancel_pending_run``, there is not, so that agno does as it does with them.
 
     Args:
         *stores: as for AsyncCloudDb.
@@ -88,6 +95,11 @@ class DualRunDb(AsyncCloudDb):
     async def delete_eval_run(self, eval_run_id: str) -> None:
         """Delete a run of both: agno's DynamoDb has no call for one alone."""
         await self.delete_eval_runs([eval_run_id])
+
+    async def get_eval_run_raw(self, eval_run_id: str) -> dict[str, Any] | None:
+        """The row of a run, of the old database."""
+        row: dict[str, Any] | None = await self.get_eval_run(eval_run_id, deserialize=False)  # type: ignore[assignment]
+        return row
 
     async def _of_old(self, name: str, *args: Any, **arguments: Any) -> Any:
         return await asyncio.to_thread(getattr(self._old, name), *args, **arguments)
@@ -124,3 +136,8 @@ def _writing(name: str) -> Callable[..., Awaitable[Any]]:
 for _names, _make in ((_READS, _reading), (_WRITES, _writing)):
     for _name in _names:
         setattr(DualRunDb, _name, _make(_name))
+
+for _name in _REFUSED:
+    setattr(DualRunDb, _name, getattr(AsyncBaseDb, _name))
+for _name in _ABSENT:
+    setattr(DualRunDb, _name, None)
