@@ -273,17 +273,22 @@ class SessionCalls(RunCalls):
         Returns:
             Whether it was there, and this user's.
         """
-        db = await self.database()
-        self._headers.pop(session_id, None)
-        self._run_places.forget_session(session_id)
-        there = await db.sessions.delete(session_id, user_id=user_id)
+        there = await self._delete_header(session_id, user_id)
         if there:
             await self._delete_attached([session_id])
         return there
 
     async def delete_sessions(self, session_ids: list[str], user_id: str | None = None) -> None:
-        """Delete sessions, as ``delete_session`` does, several at once."""
-        await gather([partial(self.delete_session, each, user_id) for each in dict.fromkeys(session_ids)], limit=16)
+        """Delete sessions, as ``delete_session`` does, several at once.
+
+        Without a user, results and transcripts are deleted of those too that are not there themselves any more.
+        """
+
+        async def delete(session_id: str) -> None:
+            if await self._delete_header(session_id, user_id) or user_id is None:
+                await self._delete_attached([session_id])
+
+        await gather([partial(delete, each) for each in dict.fromkeys(session_ids)], limit=16)
 
     async def _with_newest(
         self, db: Database, session_id: str, user_id: str | None, enough: int | None
@@ -297,6 +302,12 @@ class SessionCalls(RunCalls):
             if len(context_runs(session.runs)) >= enough:
                 return session
             wanted = 4 * wanted if wanted < 1_000 else None
+
+    async def _delete_header(self, session_id: str, user_id: str | None) -> bool:
+        db = await self.database()
+        self._headers.pop(session_id, None)
+        self._run_places.forget_session(session_id)
+        return await db.sessions.delete(session_id, user_id=user_id)
 
     async def _delete_attached(self, session_ids: Sequence[str]) -> None:
         """Delete what belongs to sessions and is kept elsewhere."""

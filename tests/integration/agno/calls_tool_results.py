@@ -70,6 +70,11 @@ CALLS = [
     call("get_tool_results_for_session", session_id=sessions, limit=st.sampled_from((None, -1, 0, 1, 2, 3))),
     call("delete_tool_results", result_ids=st.lists(ids, max_size=3)),
     call(
+        "delete_sessions",  # of which none is there itself
+        session_ids=st.lists(sessions, max_size=2),
+        user_id=st.sampled_from((None, None, "ann")),
+    ),
+    call(
         "get_expired_tool_results",
         ordered=False,
         now=st.sampled_from((-2, -1, 0, 5, _CREATED - 1, _CREATED, _CREATED + 1, 10**13)),

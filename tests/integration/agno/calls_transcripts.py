@@ -63,5 +63,10 @@ CALLS = [
     call("list_transcript_sessions", framework=place["framework"], project_key=place["project_key"]),
     call("list_transcript_subpaths", **place),
     call("delete_transcript", **place, subpath=subpaths),
+    call(
+        "delete_sessions",  # of which none is there itself
+        session_ids=st.lists(st.sampled_from(("s1", "s2")), max_size=2),
+        user_id=st.sampled_from((None, None, "ann")),
+    ),
 ]
 """Strategies of calls."""

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agno_clouddb.integrations.agno import AsyncCloudDb
+from agno_clouddb.integrations.agno.tool_results import TOOL_RESULTS
 from agno_clouddb.stores.dynamodb.driver import LOCAL_CREDENTIAL
 from tests.integration.agno import (
     calls_accounts,
@@ -140,6 +141,20 @@ def test_a_page_after_a_write_is_compared_as_agno_counts_it() -> None:
         return Call("get_sessions", {"limit": 1, "page": number, "sort_by": "created_at", "deserialize": False})
 
     calls = [session("a", 10), session("b", 20), page(1), session("c", 30), page(2)]
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(both(calls, folder, AsyncCloudDb("memory://", provision=True)))
+
+
+def test_what_is_left_of_sessions_that_are_gone_is_deleted_as_agno_does() -> None:
+    row: dict[str, Any] = {**dict.fromkeys(TOOL_RESULTS.columns, "x"), "result_id": "r", "session_id": "gone"}
+    row |= {"user_id": "ann", "size_bytes": 1, "line_count": 1, "created_at": 10, "expires_at": None}
+    transcript: dict[str, Any] = {"framework": "f", "project_key": "p", "session_id": "c"}
+    append = {**transcript, "entries": [{"n": 1}], "agno_session_id": "gone"}
+    calls = [Call("upsert_tool_result", {"row": row}), Call("append_transcript_entries", append)]
+    for user_id in ("ann", None):
+        calls.append(Call("delete_sessions", {"session_ids": ["gone"], "user_id": user_id}))
+        calls.append(Call("get_tool_result", {"result_id": "r"}))
+        calls.append(Call("get_transcript_entries", transcript))
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(both(calls, folder, AsyncCloudDb("memory://", provision=True)))
 
