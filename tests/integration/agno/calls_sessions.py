@@ -23,8 +23,17 @@ DIFFERENCES = [
         "is looked for in the session's name, whatever its case; agno's SQLite looks for it anywhere in `session_data`",
     ),
     (
-        "one session id under two types",
-        "the last written counts whole; agno's SQLite keeps the first type, and the columns of both",
+        "one session id under two types, also by `rename_session(session_type=)` of another",
+        "the last written counts whole, and a new name changes no type; agno's SQLite keeps the first type, and the "
+        "columns of both",
+    ),
+    (
+        "`upsert_sessions` of one id twice",
+        "writes the later one; agno's SQLite both, the later one as far as the first one's owner lets it",
+    ),
+    (
+        "`upsert_sessions(preserve_updated_at=True)` of a session without `updated_at`",
+        "was updated now; agno's SQLite stores none",
     ),
     (
         "`upsert_run` of a session that is not there",
@@ -106,6 +115,22 @@ def runs(draw: st.DrawFn) -> Call:
     return Call("upsert_run", {"run": make, "session_id": session_id, "user_id": draw(users), "run_index": place})
 
 
+@st.composite
+def several(draw: st.DrawFn) -> Call:
+    """Sessions of different ids, written at once: results come by type, and within one in whatever order."""
+    chosen = {make().session_id: make for make in draw(st.lists(sessions(), max_size=4))}
+    keep = draw(flags)
+
+    def made() -> list[Any]:
+        every = [make() for make in chosen.values()]
+        for each in every:
+            each.updated_at = each.created_at + 5 if keep else None
+        return every
+
+    arguments = {"sessions": made, "deserialize": draw(flags), "preserve_updated_at": keep}
+    return Call("upsert_sessions", arguments, ordered=False)
+
+
 def call(method: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
     return st.fixed_dictionaries(arguments).map(lambda drawn: Call(method, drawn))
 
@@ -158,9 +183,17 @@ CALLS = [
         lambda made: flags.map(lambda flag: Call("upsert_session", {"session": made, "deserialize": flag}))
     ),
     sessions().map(lambda made: Call("upsert_session", {"session": made})),
+    several(),
     runs(),
     runs(),
-    call("get_session", session_id=ids, user_id=users, deserialize=flags, runs_limit=st.sampled_from((None, 0, 1, 2))),
+    call(
+        "get_session",
+        session_id=ids,
+        session_type=st.sampled_from((None, *TYPES.values())),
+        user_id=users,
+        deserialize=flags,
+        runs_limit=st.sampled_from((None, 0, 1, 2)),
+    ),
     listings(),
     run_listings(),
     call("get_run", run_id=st.sampled_from([*sorted(RUNS), "none"]), deserialize=flags),
@@ -168,13 +201,15 @@ CALLS = [
     call("delete_runs", run_ids=st.lists(st.sampled_from(sorted(RUNS)), max_size=3)),
     call("delete_session", session_id=ids, user_id=users),
     call("delete_sessions", session_ids=st.lists(ids, max_size=3), user_id=users),
-    call(
-        "rename_session",
-        session_id=ids,
-        session_type=st.none(),
-        session_name=st.sampled_from(("first", "other")),
-        user_id=users,
-        deserialize=flags,
+    ids.flatmap(
+        lambda session_id: call(
+            "rename_session",
+            session_id=st.just(session_id),
+            session_type=st.sampled_from((None, *(TYPES[kind] for kind, own in IDS.items() if session_id in own))),
+            session_name=st.sampled_from(("first", "other")),
+            user_id=users,
+            deserialize=flags,
+        )
     ),
     call(
         "reassign_session_owner",
