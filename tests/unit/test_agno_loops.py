@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,20 @@ def test_arguments_without_names_are_those_of_agnos_own_adapter(
     assert positional == [*inspect.signature(theirs).parameters][: len(positional)]
     with pytest.raises(ConfigurationError, match="blocks the event loop"):
         ours(object())
+
+
+@pytest.mark.parametrize(
+    "make", [partial(AsyncDynamoDb, region_name="eu-west-1"), partial(AsyncFirestoreDb, project_id="p")]
+)
+def test_one_cloud_takes_all_options_of_connect_but_those_of_several_stores(make: Callable[..., AsyncCloudDb]) -> None:
+    of_several = {"acks", "reads", "failover", "reconcile_every", "tombstone_retention"}
+    options: dict[str, object] = {
+        name: each.default
+        for name, each in inspect.signature(connect).parameters.items()
+        if each.kind is each.KEYWORD_ONLY and name not in of_several
+    }
+    made = make(**options)
+    assert made._options == options
+    for name in of_several:
+        with pytest.raises(ConfigurationError, match=name):
+            make(**{name: None})

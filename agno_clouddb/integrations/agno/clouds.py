@@ -172,7 +172,7 @@ def _sorted_out(others: Mapping[str, Any], what: str) -> tuple[dict[str, str], d
     """Names of agno's tables, and options of ``connect``."""
     names = {kind: others[f"{kind}_{what}"] for kind in _KINDS if others.get(f"{kind}_{what}") is not None}
     options = {name: value for name, value in others.items() if name.removesuffix(f"_{what}") not in _KINDS}
-    known = ("deadline", "consistency", "ttl", "cache", "history_runs")
+    known = ("deadline", "consistency", "max_drift", "ttl", "cache", "history_runs")
     if unknown := sorted(options.keys() - set(known)):
         raise ConfigurationError(
             f"{', '.join(unknown)} make no sense here",
