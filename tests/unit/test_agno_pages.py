@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from agno_clouddb.integrations.agno.pages import Bookmarks
@@ -62,3 +64,22 @@ async def test_a_bookmark_is_not_used_after_a_minute(monkeypatch: pytest.MonkeyP
     numbers.asked.clear()
     await bookmarks.page(numbers, of="all", limit=20, page=2)
     assert numbers.asked[0] == (20, None)
+
+
+async def test_a_page_far_past_the_end_is_not_looked_for_page_by_page() -> None:
+    bookmarks, numbers = Bookmarks(), Numbers(30)
+    await bookmarks.page(numbers, of="all", limit=10, page=1)
+    numbers.asked.clear()
+    before = time.thread_time()
+    assert await bookmarks.page(numbers, of="all", limit=1, page=1_000_000_000) == []
+    assert time.thread_time() - before < 1  # a billion steps take a minute
+    assert numbers.asked == [(MAX_PAGE, "10")]
+
+
+async def test_a_page_of_another_size_goes_on_from_the_last_known_place_before_it() -> None:
+    bookmarks, numbers = Bookmarks(), Numbers(1_000)
+    for page in (1, 2, 3):
+        await bookmarks.page(numbers, of="all", limit=20, page=page)
+    numbers.asked.clear()
+    assert await bookmarks.page(numbers, of="all", limit=7, page=7) == list(range(42, 49))
+    assert numbers.asked == [(2, "40"), (7, "42")]

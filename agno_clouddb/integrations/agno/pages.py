@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeVar
 
 from agno_clouddb.repositories.base import MAX_PAGE, Page
@@ -32,7 +33,7 @@ class Bookmarks:
     """Where pages begin, for lists that were read before."""
 
     def __init__(self) -> None:
-        self._places: OrderedDict[Hashable, _Bookmark] = OrderedDict()
+        self._places: OrderedDict[tuple[Hashable, int], _Bookmark] = OrderedDict()
 
     async def page(
         self,
@@ -54,7 +55,7 @@ class Bookmarks:
         end = None if limit is None else start + max(0, limit)
         if end == start:
             return []
-        offset, cursor = self._nearest(of, start, limit)
+        offset, cursor = self._nearest(of, start) if start else (0, None)
         found: list[T] = []
         while end is None or offset < end:
             size = MAX_PAGE if end is None else min(MAX_PAGE, (start if offset < start else end) - offset)
@@ -68,17 +69,17 @@ class Bookmarks:
                 self._remember((of, offset), cursor)
         return found
 
-    def _nearest(self, of: Hashable, start: int, limit: int | None) -> tuple[int, str | None]:
-        """The last known place at or before a start, whole pages before it."""
+    def _nearest(self, of: Hashable, start: int) -> tuple[int, str | None]:
+        """The last known place at or before a start."""
         now = time.monotonic()
-        while start > 0 and limit:
-            known = self._places.get((of, start))
-            if known is not None and known.until > now:
-                return start, known.cursor
-            start -= limit
-        return 0, None
+        known = [
+            (offset, place.cursor)
+            for (listed, offset), place in self._places.items()
+            if offset <= start and place.until > now and listed == of
+        ]
+        return max(known, default=(0, None), key=itemgetter(0))
 
-    def _remember(self, place: Hashable, cursor: str) -> None:
+    def _remember(self, place: tuple[Hashable, int], cursor: str) -> None:
         self._places[place] = _Bookmark(cursor, time.monotonic() + _SECONDS)
         self._places.move_to_end(place)
         if len(self._places) > _REMEMBERED:
