@@ -9,6 +9,9 @@ from typing import Any
 from agno.db.filter_converter import DATETIME_COLUMNS, MAX_FILTER_DEPTH, TRACE_COLUMNS
 from agno.utils.dttm import parse_datetime_utc
 
+from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.stores.items import check_id
+
 __all__ = ["Test", "expression", "narrowing"]
 
 Test = Callable[[Mapping[str, Any]], bool | None]
@@ -17,7 +20,6 @@ Test = Callable[[Mapping[str, Any]], bool | None]
 _NUMBERS = frozenset({"duration_ms"})
 _EQUAL = ("run_id", "session_id", "user_id", "agent_id", "team_id", "workflow_id", "status")
 _OF_TEXT = ("CONTAINS", "STARTSWITH")
-_LONGEST = 1_024  # bytes of a field
 _TICK = timedelta(microseconds=1)
 
 
@@ -71,8 +73,7 @@ def narrowing(given: Mapping[str, Any]) -> dict[str, Any]:
         return found
     key, value = given.get("key"), given.get("value")
     if operator == "EQ" and key in _EQUAL:
-        fits = isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= _LONGEST
-        return {key: value} if fits else {}
+        return {key: value} if _storable(key, value) else {}
     if key == "start_time" and operator in ("GT", "GTE", "LT", "LTE", "EQ"):
         try:
             moment = parse_datetime_utc(value)
@@ -83,6 +84,15 @@ def narrowing(given: Mapping[str, Any]) -> dict[str, Any]:
         high = {"started_to": after} if operator in ("LT", "LTE", "EQ") else {}
         return {**low, **high}
     return {}
+
+
+def _storable(key: str, value: object) -> bool:
+    """Whether a trace can have the value at all; ``db.traces`` refuses to list by another."""
+    try:
+        check_id(key, value, "traces")
+    except InvalidRecord:
+        return False
+    return True
 
 
 def _needed(given: Mapping[str, Any], name: str) -> Any:

@@ -51,7 +51,7 @@ DIFFERENCES = [
         "a page by number after the one before it",
         "goes on where that ended, for a minute; agno's SQLite counts anew, so that what others write moves it",
     ),
-    ("an empty `user_id`, ids over 1,024 bytes, a session name over 1,000 bytes", "are refused with InvalidRecord"),
+    ("an empty `user_id`, ids over 512 bytes, a session name over 1,000 bytes", "are refused with InvalidRecord"),
 ]
 
 _CREATED = 1_700_000_000

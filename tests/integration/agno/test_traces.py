@@ -118,6 +118,18 @@ async def test_traces_are_listed_in_pages_with_their_number_and_narrowed_by_expr
     assert ([each.trace_id for each in found], total) == (["t3"], 2)
 
 
+@pytest.mark.parametrize("value", ["x" * 513, "x" * 1_025, "a\x01b", "\ud800", "", 7])
+@pytest.mark.parametrize("key", ["user_id", "status"])
+async def test_an_expression_with_what_no_store_can_hold_matches_nothing(key: str, value: object) -> None:
+    async with connect("memory://") as db:
+        await db.provision(COLLECTIONS)
+        agno = alone(TraceCalls, db)
+        await agno.upsert_trace(trace(user_id="ann"))
+        given = {"op": "EQ", "key": key, "value": value}
+        assert await agno.get_traces(filter_expr=given) == ([], 0)
+        assert await agno.get_trace_stats(filter_expr=given) == ([], 0)
+
+
 def nested(depth: int) -> dict[str, Any]:
     return {"op": "NOT", "condition": nested(depth - 1)} if depth else {"op": "EQ", "key": "name", "value": "x"}
 
