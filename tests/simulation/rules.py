@@ -16,8 +16,9 @@ During a schedule, of every read:
 - own: It is at least as new as the writes that its own process had acknowledged before, under every read policy, when
   it is not degraded or a store that held them answered (P5).
 - degraded: It says that it is degraded when a store did not answer, and does not when all did (P5, merged reads).
-- deleted: What a clean delete removed is not read by an operation that begins after it, unless its writer had not
-  ended when the delete began (P3; what a delete removed that was not clean is the business of the two rules above).
+- deleted: What a clean delete removed, which some store held when the delete began, is not read by an operation that
+  begins after it, unless its writer had not ended by then (P3; what a delete removed that was not clean is the business
+  of the two rules above). What was given up and reaches a store later is not removed by it.
 - refused: It does not show what a refused operation wanted to write, once that has answered.
 - lists: A list that is not degraded shows every key that is not written meanwhile exactly once, in its order, if its
   newest version belongs there and else not at all; what it shows is at least as new as what was acknowledged; pages are
@@ -87,6 +88,10 @@ __all__ = [
 SLACK = 700.0
 """Seconds by which clocks differ at most, and some."""
 
+_UNDER_WAY = 4.0
+"""Deadlines within which a write that is under way is done: given up after one, sent once more and given up again, it
+arrives two later at most."""
+
 
 def check_get(
     read: Operation, begun: float, key: Key, record: UserMemory | Session | None, *, guarded: bool = False
@@ -141,7 +146,7 @@ def check_shown(read: Operation, begun: float, key: Key, version: str) -> None:
     for delete in world.by_key.get(key, ()):
         if not delete.removes or delete.outcome != "acknowledged" or delete.ended is None or delete.ended >= begun:
             continue
-        if writer.ended is not None and writer.ended < delete.begun and delete.clean(key):
+        if _was_there(world, key, version, writer, delete) and delete.clean(key):
             world.fail("deleted", f"{read} shows {key} by {writer}, which {delete} had deleted before")
 
 
@@ -229,7 +234,7 @@ def check_session(read: Operation, begun: float, key: Key, session: Session | No
         writer = _writer_of_version(world, run.key, run.version or "")
         for delete in removals:
             over = delete.ended is not None and delete.ended < begun and delete.clean(key)
-            if over and writer is not None and writer.ended is not None and writer.ended < delete.begun:
+            if over and writer is not None and _was_there(world, run.key, run.version or "", writer, delete):
                 world.fail("deleted", f"{read} shows {run.key} by {writer}, which {delete} had deleted before")
     if read.process.reads == "merge" and not session.degraded and not read.failed:
         check_runs(world, key, shown, before=begun, where=str(read))
@@ -299,7 +304,7 @@ def _check_hinted(world: World, write: Operation, key: Key, version: str) -> Non
 
 def check_copied(world: World, item: Item) -> None:
     """The rule expired, of what a store has applied."""
-    settled = world.loop.time() - world.jumped_at > 2 * world.deadline  # what was under way when time went on is done
+    settled = world.loop.time() - world.jumped_at > _UNDER_WAY * world.deadline  # since time went on
     if settled and item.expires_at is not None and item.expires_at < world.wall() - SLACK:
         world.fail("expired", f"{item.key} at {item.version} was written after it had expired")
 
@@ -435,6 +440,12 @@ def _acknowledged_before(world: World, key: Key, moment: float) -> list[tuple[Op
         for each in world.by_key.get(key, ())
         if each.outcome == "acknowledged" and each.ended is not None and each.ended < moment and key in each.versions
     ]
+
+
+def _was_there(world: World, key: Key, version: str, writer: Operation, delete: Operation) -> bool:
+    """Whether a store held a version, whose writer had ended, when a delete began."""
+    stored = any(each.item.version == version and each.at < delete.begun for each in world.effects.get(key, ()))
+    return stored and writer.ended is not None and writer.ended < delete.begun
 
 
 def _writer_of_version(world: World, key: Key, version: str) -> Operation | None:
