@@ -124,6 +124,9 @@ class Parallel(Flow):
         Two writers may each find one store empty that the other has written to; then the primary is right. But not
         where it has missed what forbids the put, of which a hint tells; nor where that is older, since a primary that
         was added, and is being filled, may lack it without a hint.
+
+        Raises:
+            CloudDBError: a hint cannot be read, so that nobody knows.
         """
         answer = by_store.get(primary := self._names[0])
         own = isinstance(answer, Stored) or (isinstance(answer, Refused) and answer.reason == "exists")
@@ -133,9 +136,15 @@ class Parallel(Flow):
         )
         if put.removes or primary in live or not together or not own:
             return False
-        hints = [hint_key(primary, put.key, certain=certain) for certain in (True, False)]
-        answers = await self._replicas.gather(lambda store: store.get(hints), list(live))
-        return all(not isinstance(each, CloudDBError) and each.items == (None, None) for each in answers.values())
+        kept = [hint_key(primary, put.key, certain=certain) for certain in (True, False)]
+        answers = await self._replicas.gather(lambda store: store.get(kept), list(live))
+        for name, each in answers.items():
+            if isinstance(each, CloudDBError):
+                raise each
+            # A hint of something older tells nothing of what forbids the put.
+            if any(hint is not None and hint.version >= (live[name].version or "") for hint in each.items):
+                return False
+        return True
 
 
 def _binding(by_store: Answers) -> dict[str, Refused]:

@@ -226,8 +226,14 @@ class Runs(Records[Session]):
                 raise RecordTooLarge(item.size, limit, store=self._store.name, key=key)
             seen.add(key)
 
-    async def _delete_runs(self, session_id: str) -> None:
-        """Delete the runs that do not belong to the session that has the id now, if one has."""
+    async def _delete_runs(self, session_id: str, deleted: str = "") -> None:
+        """Delete the runs that do not belong to the session that has the id now, if one has.
+
+        Args:
+            session_id: which session.
+            deleted: the version in which it was deleted, which takes all runs with it that are older: somebody who
+                has read the session before may have written it over that, so that it has their generation still.
+        """
         query, cursor = runs_query(session_id), None
         while True:
             page = await self._store.query(query, limit=RUNS_PAGE, cursor=cursor)
@@ -235,7 +241,9 @@ class Runs(Records[Session]):
             (header,) = (await self._store.get([session_key(session_id)])).items
             for item in page.items:
                 self._clock.observe(item.version)
-            left = [item.key for item in page.items if header is None or not belongs(item, header)]
+            left = [
+                item.key for item in page.items if header is None or item.version < deleted or not belongs(item, header)
+            ]
             await self._apply_each([Removal(key) for key in left])
             cursor = page.cursor
             if cursor is None:

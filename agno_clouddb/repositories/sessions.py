@@ -19,7 +19,7 @@ from agno_clouddb.repositories.listing import Filter, Lists
 from agno_clouddb.repositories.runs import RUNS_PAGE, runs_query, session_key
 from agno_clouddb.repositories.single_runs import SingleRuns
 from agno_clouddb.stores import base as port
-from agno_clouddb.stores.base import Batch, Consistency, Item, Key, Refused
+from agno_clouddb.stores.base import Batch, Consistency, Item, Key, Refused, Stored
 
 __all__ = ["SessionFilters", "Sessions"]
 
@@ -253,7 +253,7 @@ class Sessions(SingleRuns):
         self._known.pop(key.id, None)
         outcome = await self._attempt(Removal(key, owner=user_id))
         if not (isinstance(outcome, Refused) and outcome.reason == "owner"):
-            await self._delete_runs(session_id)
+            await self._delete_runs(session_id, outcome.version if isinstance(outcome, Stored) else "")
         return not isinstance(outcome, Refused)
 
     async def update(

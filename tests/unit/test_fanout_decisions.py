@@ -438,3 +438,28 @@ async def test_what_was_brought_where_it_was_refused_is_brought_to_all_stores() 
         outcome = await write(node, put)
         assert isinstance(outcome, Stored)
         assert [each.items[KEY] for each in world.memories] == [put.item] * 3
+
+
+@pytest.mark.parametrize("missed", ["the deletion before", "what forbids it", "what nobody can tell"])
+@virtual
+async def test_of_two_users_who_create_at_once_the_one_on_the_primary_wins_whatever_that_had_missed_before(
+    missed: str,
+) -> None:
+    world = World()
+    async with world.node() as node:
+        first, second = world.memories
+        deleted = node.clock.stamp()
+        hers = node.item("hers", user="ann")
+        second.items[KEY] = hers
+        kept = Hint(first.name, KEY, deleted if missed == "the deletion before" else hers.version).to_item()
+        second.items[kept.key] = kept
+        if missed == "what nobody can tell":
+            # The first read asks what the primary has missed of what lives there, the second whether anything else.
+            node.links[1].plan = script(None, Fault("refused"), on=["get"])
+        outcome = await write(node, Put(node.item("his", user="bob"), Condition(owner="bob")))
+        expected: dict[str, tuple[type[Outcome], list[str]]] = {
+            "the deletion before": (Stored, ["his", "his"]),
+            "what forbids it": (Refused, ["hers", "hers"]),
+            "what nobody can tell": (Failed, ["his", "hers"]),
+        }
+        assert (type(outcome), held(world)) == expected[missed]

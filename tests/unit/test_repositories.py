@@ -266,6 +266,37 @@ async def test_no_run_is_appended_to_a_session_that_was_deleted_under_a_member_o
             await db.sessions.append_run("ann", Run(run_id="r"))
 
 
+class Resurrected(WrapperStore):
+    """A store on which somebody else writes a session that they have read before, once it was deleted."""
+
+    session: Session | None = None
+
+    async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        outcomes = await super().write(mutations, atomic=atomic)
+        if self.session is not None and any(each.removes for each in mutations):
+            theirs, self.session = self.session, None
+            clock = HybridClock()
+            clock.observe(mutations[0].version)
+            await self.inner.write([Put(theirs.to_item(mutations[0].key, clock.stamp()))])
+        return outcomes
+
+
+async def test_a_session_that_is_written_again_while_it_is_deleted_has_none_of_its_runs() -> None:
+    store = Resurrected(MemoryStore())
+    async with connect(store) as db:
+        await db.provision()
+        await db.sessions.upsert(Session(session_id="s", runs=[Run(run_id="r")]))
+        store.session = await db.sessions.get("s", runs=0)
+        assert await db.sessions.delete("s")
+        session = await db.sessions.get("s")
+        assert session is not None
+        assert session.runs == []
+        await db.sessions.append_run("s", Run(run_id="later"))
+        session = await db.sessions.get("s")
+        assert session is not None
+        assert [run.run_id for run in session.runs] == ["later"]
+
+
 class Overtaken(WrapperStore):
     """A store on which others write the same record right before each of so many writes, stamped later."""
 
