@@ -451,11 +451,10 @@ async def test_of_two_users_who_create_at_once_the_one_on_the_primary_wins_whate
         deleted = node.clock.stamp()
         hers = node.item("hers", user="ann")
         second.items[KEY] = hers
-        kept = Hint(first.name, KEY, deleted if missed == "the deletion before" else hers.version).to_item()
+        kept = Hint(first.name, KEY, hers.version if missed == "what forbids it" else deleted).to_item()
         second.items[kept.key] = kept
         if missed == "what nobody can tell":
-            # The first read asks what the primary has missed of what lives there, the second whether anything else.
-            node.links[1].plan = script(None, Fault("refused"), on=["get"])
+            node.links[1].plan = script(Fault("refused"), on=["get"])
         outcome = await write(node, Put(node.item("his", user="bob"), Condition(owner="bob")))
         expected: dict[str, tuple[type[Outcome], list[str]]] = {
             "the deletion before": (Stored, ["his", "his"]),
