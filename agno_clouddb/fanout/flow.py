@@ -37,6 +37,16 @@ def may_have(outcome: Outcome) -> bool:
     return isinstance(outcome, Stored) or (isinstance(outcome, Failed) and outcome.applied)
 
 
+def _is_later(outcome: Outcome, owner: str | None) -> bool:
+    """Whether a store has dropped a copy for something later that belongs to an owner."""
+    return (
+        isinstance(outcome, Refused)
+        and outcome.reason == "older"
+        and outcome.owner is not None
+        and outcome.owner == owner
+    )
+
+
 class Flow:
     """One call on its way to the stores.
 
@@ -122,7 +132,7 @@ class Flow:
                 error = held.error
                 break
             if isinstance(held, Stored):
-                error = await self._copied_back(Put(back), held, by_store, holder)
+                error = await self._copied_back(put, Put(back), held, by_store, holder)
                 break
         return refusal if error is None else self._not_undone(put, by_store, holder, error)
 
@@ -135,10 +145,13 @@ class Flow:
         (copies,) = await self._answers(rest, [Put(put.item)])
         return await self._settled_copy(put, {**dict.fromkeys(by_store, Stored(put.version)), **copies})
 
-    async def _copied_back(self, back: Put, held: Stored, by_store: Answers, holder: str) -> CloudDBError | None:
+    async def _copied_back(
+        self, put: Put, back: Put, held: Stored, by_store: Answers, holder: str
+    ) -> CloudDBError | None:
         """Copy what a store holds over a put that others have let through.
 
         Args:
+            put: the put.
             back: what is copied.
             held: that the store has it.
             by_store: what the stores have answered to the put.
@@ -151,6 +164,9 @@ class Flow:
         settled = await self._settled_copy(back, {holder: held, **copies})
         if isinstance(settled, Failed):
             return settled.error
+        if back.item.owner != put.item.owner and any(_is_later(each, put.item.owner) for each in copies.values()):
+            # Its owner's write, which was refused in turn for this put, has put it back there before.
+            return CloudDBError("another write has put it back", key=put.key)
         # A hint of what was put back is not enough where the put may stand: it would be read from there.
         let_through = [name for name in copies if name in by_store and may_have(by_store[name])]
         failed = (each.error for name in let_through if isinstance(each := copies[name], Failed))

@@ -462,3 +462,30 @@ async def test_of_two_users_who_create_at_once_the_one_on_the_primary_wins_whate
             "what nobody can tell": (Failed, ["his", "hers"]),
         }
         assert (type(outcome), held(world)) == expected[missed]
+
+
+@virtual
+async def test_a_takeover_that_the_one_it_is_undone_for_has_put_back_is_not_reported_as_refused() -> None:
+    world = World()
+    async with world.node() as node:
+        first, second = world.memories
+        hers = node.item("hers", user="ann")
+        second.items[KEY] = hers
+        kept = Hint(first.name, KEY, hers.version).to_item()
+        second.items[kept.key] = kept
+        his = node.item("his", user="bob")
+        writes = 0
+
+        def put_back(call: str, mutations: int) -> Fault | None:
+            # Her next write was refused by the store that had let his through, and so she has put that back.
+            nonlocal writes
+            writes += call == "write"
+            if writes == 2:
+                first.items[KEY] = second.items[KEY] = replace(his, version=node.clock.stamp())
+            return None
+
+        node.links[0].plan = put_back
+        outcome = await write(node, Put(his, Condition(owner="bob")))
+        assert held(world) == ["his", "his"]
+        assert isinstance(outcome, Failed)
+        assert outcome.applied
