@@ -36,7 +36,8 @@ async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | No
     if limit is not None and limit < len(calls):
         slots = anyio.Semaphore(limit)
         calls = [partial(_in_turn, slots, call) for call in calls]
-    tasks = [asyncio.ensure_future(call()) for call in calls]
+    # Called within its task: one that raises before there is anything to await leaves the others to nobody else.
+    tasks = [asyncio.ensure_future(_called(call)) for call in calls]
     try:
         _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     except asyncio.CancelledError:
@@ -50,6 +51,10 @@ async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | No
     if any(task.cancelled() for task in tasks):
         raise CloudDBError("a call was cancelled from below", remedy="Try again")
     return [task.result() for task in tasks]
+
+
+async def _called(call: Callable[[], Awaitable[T]]) -> T:
+    return await call()
 
 
 async def _in_turn(slots: anyio.Semaphore, call: Callable[[], Awaitable[T]]) -> T:

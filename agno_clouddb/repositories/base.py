@@ -186,6 +186,8 @@ class Repository:
             if applied:
                 raise uncertain(self._store.name, change.key)
             return answer
+        if applied:
+            raise uncertain(self._store.name, change.key)
         raise ConflictError(mutation.version, answer.version, store=self._store.name, key=change.key)
 
     async def _apply_each(self, changes: Sequence[Change[T]]) -> list[T]:

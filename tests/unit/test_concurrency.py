@@ -65,6 +65,25 @@ async def test_a_call_that_is_cancelled_from_below_is_an_error_and_not_a_result(
         await gather([cancelled, lambda: value(1)])
 
 
+async def test_a_call_that_raises_before_it_can_be_awaited_leaves_no_other_behind() -> None:
+    ended = []
+
+    async def slow() -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+        return 0
+
+    def broken() -> asyncio.Future[int]:
+        raise StoreUnavailable("gone")
+
+    with pytest.raises(StoreUnavailable, match="gone"):
+        await gather([slow, broken])
+    assert ended == [True]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 @pytest.mark.parametrize("how", ["task", "scope"])
 async def test_a_cancelled_caller_waits_for_calls_that_it_has_cancelled(how: str) -> None:
     started, release, ended = asyncio.Event(), asyncio.Event(), list[str]()

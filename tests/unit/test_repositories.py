@@ -28,7 +28,7 @@ from agno_clouddb import (
     UserMemory,
     connect,
 )
-from agno_clouddb.stores.base import Key, Mutation, Outcome, Put, Store
+from agno_clouddb.stores.base import Key, Mutation, Outcome, Put, Refused, Store
 from agno_clouddb.stores.clock import HybridClock, epoch_seconds
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.stores.wrapper import WrapperStore
@@ -295,6 +295,21 @@ async def test_a_session_that_is_written_again_while_it_is_deleted_has_none_of_i
         session = await db.sessions.get("s")
         assert session is not None
         assert [run.run_id for run in session.runs] == ["later"]
+
+
+class Unanswered(WrapperStore):
+    """A store that refuses all writes as older, each of which may stand all the same."""
+
+    async def write(self, mutations: Sequence[Mutation], *, atomic: bool = False) -> tuple[Outcome, ...]:
+        return tuple(Refused("older", each.version, applied=True) for each in mutations)
+
+
+@virtual
+async def test_a_write_that_is_given_up_and_may_stand_is_not_reported_as_a_conflict() -> None:
+    async with connect(Unanswered(MemoryStore())) as db:
+        await db.provision()
+        with pytest.raises(StoreUnavailable, match="an earlier attempt at it may stand"):
+            await db.memories.upsert(UserMemory(memory="tea"))
 
 
 class Overtaken(WrapperStore):
