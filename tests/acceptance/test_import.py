@@ -210,6 +210,11 @@ async def bring(source: AgnoSource, db: Database, **options: Any) -> ImportRepor
     return await import_agno(source.url, db, tables=source.tables, **options)
 
 
+async def next_second() -> None:
+    """Wait until nothing written from now on has the time of anything before: agno keeps times in whole seconds."""
+    await asyncio.sleep(1 - time.time() % 1)
+
+
 async def test_a_second_import_changes_nothing_and_a_dry_run_writes_nothing(
     source: AgnoSource, target_url: str
 ) -> None:
@@ -239,6 +244,7 @@ async def test_what_was_written_later_on_either_side_counts(source: AgnoSource, 
         await bring(source, db, kinds=("sessions",))
         ours: Any = AsyncCloudDb(database=db)
         # The new database goes on with one session, agno's own with another and with a run.
+        await next_second()
         await ours.rename_session("session-00000", None, "renamed in the new one")
         changed = source.db.get_session("session-00003")
         assert isinstance(changed, AgentSession)
