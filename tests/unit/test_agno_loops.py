@@ -198,6 +198,7 @@ def test_what_is_not_made_from_urls_alone_is_found_again_by_its_id(make: Callabl
     [
         ({}, "URLs"),
         ({"database": Database(MemoryStore()), "reads": "primary"}, "reads"),
+        ({"database": Database(MemoryStore()), "session_table": "acme_sessions"}, "session_table"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: dict[str, object], named: str) -> None:
@@ -240,10 +241,30 @@ def test_an_argument_that_makes_no_sense_on_firestore_is_refused(arguments: dict
         ({}, "agno_clouddb_"),
         ({"session_table": "acme_sessions", "eval_table": "acme_eval_runs", "memory_table": None}, "acme_clouddb_"),
         ({"prefix": "own_"}, "own_"),
+        ({"prefix": "own_", "session_table": "conversations"}, "own_"),
+        ({"approvals_table": "acme_approvals", "products_table": "goods"}, "acme_clouddb_"),
     ],
 )
 def test_tables_are_never_those_of_agnos_own_adapter(names: dict[str, object], prefix: str) -> None:
     assert AsyncDynamoDb(region_name="eu-west-1", **names)._options["prefix"] == prefix  # type: ignore[arg-type]
+    assert AsyncCloudDb("dynamodb://eu-west-1", **names)._options["prefix"] == prefix
+
+
+def test_agno_is_told_what_it_is_that_the_tables_are_called() -> None:
+    names: dict[str, Any] = {"session_table": "acme_sessions", "eval_table": "acme_evals"}
+    collections: dict[str, Any] = {name.replace("table", "collection"): value for name, value in names.items()}
+    for db in (
+        AsyncCloudDb("dynamodb://eu-west-1", "firestore://p", **names),
+        AsyncDynamoDb(region_name="eu-west-1", **names),
+        AsyncFirestoreDb(project_id="p", **collections),
+    ):
+        assert (db.session_table_name, db.eval_table_name) == ("acme_sessions", "acme_evals")
+        assert db.memory_table_name == "agno_memories"
+        assert db.to_dict().items() >= names.items()
+    told = AsyncCloudDb("dynamodb://eu-west-1", prefix="own_", **names).to_dict()
+    again = AsyncCloudDb.from_dict(told)
+    assert again.to_dict() == told
+    assert again._options["prefix"] == "own_"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(AsyncDynamoDb, DynamoDb), (AsyncFirestoreDb, FirestoreDb)])

@@ -13,6 +13,7 @@ from agno.utils.string import generate_id
 from agno_clouddb.database import Database, connect
 from agno_clouddb.errors import ConfigurationError
 from agno_clouddb.integrations.agno.loops import Loops
+from agno_clouddb.integrations.agno.names import TABLES, prefix_of
 from agno_clouddb.integrations.agno.pages import Bookmarks
 from agno_clouddb.integrations.agno.unapproved import Unapproved
 from agno_clouddb.repositories.entries import Entries
@@ -20,10 +21,7 @@ from agno_clouddb.stores.base import Store
 from agno_clouddb.stores.cache import ReadCache
 from agno_clouddb.stores.memory import MemoryStore
 
-__all__ = ["PREFIX", "Family"]
-
-PREFIX = "agno_clouddb_"
-"""What the names of tables and collections begin with by default: those of agno's own adapters begin with ``agno_``."""
+__all__ = ["Family"]
 
 
 class Family(AsyncBaseDb):
@@ -36,7 +34,9 @@ class Family(AsyncBaseDb):
         provision: create missing tables, collections and indexes before the first use.
         history_runs: how many of a session's runs are read for a turn, at least; None: all. See AsyncCloudDb.
         id: what agno knows this database by; by default the same for the same URLs.
-        **options: of ``connect``, such as ``prefix``, ``reads``, ``acks`` or ``ttl``.
+        **options: of ``connect``, such as ``prefix``, ``reads``, ``acks`` or ``ttl``; and the names that agno's own
+            databases take, such as ``session_table``: what agno is told that the tables are called, and from which the
+            prefix is taken where none is given.
 
     Raises:
         ConfigurationError: neither stores nor a Database are given, or both; an option is wrong, also as ``connect``
@@ -61,9 +61,11 @@ class Family(AsyncBaseDb):
         self._history_runs = history_runs
         self._urls = [each for each in stores if isinstance(each, str)]
         self._from_urls = len(self._urls) == len(stores) > 0
+        names = {name: given for name in TABLES if (given := options.pop(name, None)) is not None}
+        self._options = options if "prefix" in options else {"prefix": prefix_of(names), **options}
         named = " ".join(self._urls) if self._urls and "memory://" not in self._urls else ""
-        super().__init__(id=id or (generate_id(f"{named} {options.get('prefix', PREFIX)}") if named else None))
-        self._options = {"prefix": PREFIX, **options}
+        named_by = f"{named} {self._options['prefix']}"
+        super().__init__(id=id or (generate_id(named_by) if named else None), **names)
         self._given = database
         # What is kept in memory is the same for all event loops, whatever becomes of the connections.
         kept = [_Lasting(each) if isinstance(each, str) and each.startswith("memory://") else each for each in stores]
@@ -126,7 +128,7 @@ class Family(AsyncBaseDb):
         options = dict(data.get("options", {}))
         if "cache" in options:
             options["cache"] = ReadCache(**options["cache"])
-        own = {name: data.get(name) for name in ("history_runs", "id")}
+        own = {name: data.get(name) for name in ("history_runs", "id", *TABLES)}
         return cls(*data["urls"], provision=data.get("provision", False), **own, **options)
 
     async def _entries(self) -> Entries:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from agno.utils.string import generate_id
 
 from agno_clouddb.errors import ConfigurationError
-from agno_clouddb.integrations.agno.base import PREFIX
 from agno_clouddb.integrations.agno.database import AsyncCloudDb
+from agno_clouddb.integrations.agno.names import TABLES, prefix_of
 from agno_clouddb.stores.base import Store
 
 if TYPE_CHECKING:
@@ -19,17 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncDynamoDb", "AsyncFirestoreDb"]
 
-_KINDS: Mapping[str, tuple[str, ...]] = {
-    "session": ("sessions",),
-    "runs": ("runs",),
-    "memory": ("memories",),
-    "metrics": ("metrics",),
-    "eval": ("eval_runs", "evals"),
-    "knowledge": ("knowledge",),
-    "traces": ("traces",),
-    "spans": ("spans",),
-}
-"""How the names of agno's tables end, by what their argument begins with."""
+_OPTIONS = ("deadline", "consistency", "max_drift", "ttl", "cache", "history_runs")
+"""What the two take besides, of ``connect`` and AsyncCloudDb."""
 
 
 class AsyncDynamoDb(AsyncCloudDb):
@@ -85,7 +76,7 @@ class AsyncDynamoDb(AsyncCloudDb):
         if bool(aws_access_key_id) is not bool(aws_secret_access_key):
             raise ConfigurationError("aws_access_key_id and aws_secret_access_key go together")
         names, options = _sorted_out(others, "table")
-        prefix = _prefix(names) if prefix is None else prefix
+        prefix = prefix_of(names) if prefix is None else prefix
         deadline = options.get("deadline", 10.0)
 
         def store() -> Store:
@@ -104,7 +95,7 @@ class AsyncDynamoDb(AsyncCloudDb):
             return DynamoDBStore(region_name, endpoint_url=endpoint_url, prefix=prefix, session=used, deadline=deadline)
 
         named = id or generate_id(f"dynamodb://{region_name or ''} {endpoint_url or ''} {prefix}")
-        super().__init__(store, provision=create_tables, id=named, prefix=prefix, **options)
+        super().__init__(store, provision=create_tables, id=named, prefix=prefix, **names, **options)
 
 
 class AsyncFirestoreDb(AsyncCloudDb):
@@ -150,7 +141,7 @@ class AsyncFirestoreDb(AsyncCloudDb):
         if db_client is not None and credentials is not None:
             raise ConfigurationError("credentials cannot be given with `db_client`, which has its own")
         names, options = _sorted_out(others, "collection")
-        prefix = _prefix(names) if prefix is None else prefix
+        prefix = prefix_of(names) if prefix is None else prefix
         deadline = options.get("deadline", 10.0)
         project = project_id or (os.environ.get("GOOGLE_CLOUD_PROJECT") if db_client is None else None)
 
@@ -165,39 +156,17 @@ class AsyncFirestoreDb(AsyncCloudDb):
             return FirestoreStore(project, database, prefix=prefix, emulator_host=emulator_host, deadline=deadline)
 
         named = id or generate_id(f"firestore://{project or ''}/{database} {prefix}")
-        super().__init__(store, provision=create_collections, id=named, prefix=prefix, **options)
+        super().__init__(store, provision=create_collections, id=named, prefix=prefix, **names, **options)
 
 
 def _sorted_out(others: Mapping[str, Any], what: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Names of agno's tables, and options of ``connect``."""
-    names = {kind: others[f"{kind}_{what}"] for kind in _KINDS if others.get(f"{kind}_{what}") is not None}
-    options = {name: value for name, value in others.items() if name.removesuffix(f"_{what}") not in _KINDS}
-    known = ("deadline", "consistency", "max_drift", "ttl", "cache", "history_runs")
-    if unknown := sorted(options.keys() - set(known)):
+    """Names of agno's tables, by the argument of its databases, and options of ``connect``."""
+    arguments = {f"{each.removesuffix('table')}{what}": each for each in TABLES}
+    names = {arguments[name]: value for name, value in others.items() if name in arguments and value is not None}
+    options = {name: value for name, value in others.items() if name not in arguments}
+    if unknown := sorted(options.keys() - set(_OPTIONS)):
         raise ConfigurationError(
             f"{', '.join(unknown)} make no sense here",
-            remedy=f"There are {', '.join(known)}; and AsyncCloudDb takes several clouds at once",
+            remedy=f"There are {', '.join(_OPTIONS)}; and AsyncCloudDb takes several clouds at once",
         )
     return names, options
-
-
-def _prefix(names: Mapping[str, str]) -> str:
-    """What tables are called, from what agno's are called.
-
-    Raises:
-        ConfigurationError: they do not begin alike and end as what they hold.
-    """
-    found: dict[str, str] = {}
-    for kind, name in names.items():
-        ending = next((each for each in _KINDS[kind] if isinstance(name, str) and name.endswith(each)), None)
-        if ending is None:
-            raise ConfigurationError(
-                f"{name!r} does not end with {_KINDS[kind][0]!r}, so that no prefix can be taken from it",
-                remedy="Give `prefix=`: the tables are named by it and what they hold",
-            )
-        found[name.removesuffix(ending)] = name
-    if len(found) > 1:
-        raise ConfigurationError(
-            f"{' and '.join(found.values())} begin differently", remedy="Give `prefix=` instead of single names"
-        )
-    return f"{next(iter(found))}clouddb_" if found else PREFIX

@@ -13,7 +13,7 @@ from agno_clouddb.concurrency import gather
 from agno_clouddb.database import Database
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.metric_sums import Buckets
-from agno_clouddb.integrations.agno.shapes import now, seconds
+from agno_clouddb.integrations.agno.shapes import moment, now, seconds
 from agno_clouddb.records.metrics import ALL_USERS, Metrics
 from agno_clouddb.records.sessions import Session
 from agno_clouddb.repositories.metrics_days import start_of
@@ -171,8 +171,8 @@ def metrics_record(row: Mapping[str, Any]) -> Metrics:
         token_metrics=dict(row.get("token_metrics") or {}),
         model_metrics=list(row.get("model_metrics") or []),
         completed=bool(row.get("completed")),
-        created_at=_moment(row.get("created_at")),
-        updated_at=_moment(row.get("updated_at")),
+        created_at=_moment(row.get("created_at"), "created_at"),
+        updated_at=_moment(row.get("updated_at"), "updated_at"),
     )
 
 
@@ -209,5 +209,5 @@ def _in_order(records: Iterable[Metrics]) -> list[Metrics]:
     return sorted(records, key=lambda each: (each.date, each.created_at or start_of(each.date)))
 
 
-def _moment(seconds: Any) -> datetime | None:
-    return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int | float) else None
+def _moment(seconds: Any, name: str) -> datetime | None:
+    return moment(seconds, name) if isinstance(seconds, int | float) else None

@@ -18,7 +18,7 @@ from agno_clouddb.database import Database
 from agno_clouddb.errors import ConflictError, InvalidRecord, NotOwner, RecordNotFound
 from agno_clouddb.integrations.agno.run_rows import context_runs, in_order
 from agno_clouddb.integrations.agno.runs import RunCalls
-from agno_clouddb.integrations.agno.shapes import moment, now, plain_json, seconds
+from agno_clouddb.integrations.agno.shapes import bound, moment, now, plain_json, seconds
 from agno_clouddb.records.base import NOBODY
 from agno_clouddb.records.sessions import Session
 from agno_clouddb.repositories.base import Page
@@ -135,8 +135,8 @@ class SessionCalls(RunCalls):
             "user_id": user_id,
             "component_id": component_id,
             "name": session_name,
-            "created_from": moment(start_timestamp),
-            "created_to": moment(end_timestamp + 1) if end_timestamp is not None else None,
+            "created_from": bound(start_timestamp),
+            "created_to": bound(end_timestamp + 1) if end_timestamp is not None else None,
         }
         total = 0 if deserialize else await db.sessions.count(**filters)
         sort = _order(sort_by, sort_order)
@@ -196,7 +196,9 @@ class SessionCalls(RunCalls):
         ordered = [session for kind in kinds for session in unique.values() if isinstance(session, kind)]
         records = [session_record(session) for session in ordered]
         records = [
-            record.model_copy(update={"updated_at": moment(session.updated_at) if preserve_updated_at else None})
+            record.model_copy(
+                update={"updated_at": moment(session.updated_at, "updated_at") if preserve_updated_at else None}
+            )
             for session, record in zip(ordered, records, strict=True)
         ]
         calls = [partial(self._write, record, keep=preserve_updated_at) for record in records]
@@ -251,13 +253,13 @@ class SessionCalls(RunCalls):
             False when there is no such session, it does not belong to ``previous_user_id``, or a run is active.
         """
         db = await self.database()
-        session = await db.sessions.get(session_id, user_id=previous_user_id, consistency="strong")
-        if session is None or any(run.status in _ACTIVE for run in session.runs):
+        session = await db.sessions.get(session_id, consistency="strong")
+        if session is None or session.user_id != previous_user_id or any(run.status in _ACTIVE for run in session.runs):
             return False
         given = session.model_copy(update={"user_id": user_id, "runs": []})
         try:
             # The version that was read before the runs: a turn that has begun since has written the header.
-            stored = await db.sessions.update(session_id, _given_to(given), user_id=previous_user_id)
+            stored = await db.sessions.update(session_id, _given_to(given), keep_updated_at=True)
         except (RecordNotFound, NotOwner, _Changed):
             return False
         self._remember(stored)

@@ -82,11 +82,6 @@ class Table:
             InvalidRecord: a column that is required is None, or its ``created_at`` is no moment.
         """
         whole = self.row(row)
-        try:
-            created_at = moment(whole["created_at"])
-        except (TypeError, ValueError, OverflowError, OSError) as error:
-            problem = f"is {whole['created_at']!r}, not seconds since the epoch"
-            raise InvalidRecord("created_at", problem, collection="entries") from error
         return Entry(
             id=self.id(whole["id"]),
             kind=kind or self.kind,
@@ -94,5 +89,5 @@ class Table:
             state=state,
             due=due,
             data=whole,
-            created_at=created_at,
+            created_at=moment(whole["created_at"]),
         )

@@ -51,6 +51,11 @@ DIFFERENCES = [
         "a page by number after the one before it",
         "goes on where that ended, for a minute; agno's SQLite counts anew, so that what others write moves it",
     ),
+    (
+        "lone surrogates in texts, NaN and infinities in JSON, which no cloud can hold",
+        "are stored as U+FFFD and as null, with a warning in the log; agno's SQLite keeps them",
+    ),
+    ("`created_at` and `updated_at` beyond the year 9999, as milliseconds are", "are refused with InvalidRecord"),
     ("an empty `user_id`, ids over 512 bytes, a session name over 1,000 bytes", "are refused with InvalidRecord"),
 ]
 
@@ -214,7 +219,7 @@ CALLS = [
     call(
         "reassign_session_owner",
         session_id=ids,
-        previous_user_id=st.sampled_from(("ann", "bob")),
+        previous_user_id=st.sampled_from(("ann", "bob", None)),
         user_id=users,
     ),
     st.sampled_from(sorted(RUNS)).flatmap(

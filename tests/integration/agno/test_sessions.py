@@ -11,7 +11,7 @@ from agno.run.base import RunStatus
 from agno.run.status_persist import RunPersistOutcome
 from agno.session import AgentSession
 
-from agno_clouddb import ConflictError, Database, RecordNotFound, Run, Session, StoreUnavailable, connect
+from agno_clouddb import ConflictError, Database, InvalidRecord, RecordNotFound, Run, Session, StoreUnavailable, connect
 from agno_clouddb.integrations.agno.sessions import SessionCalls
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.testing import CountingStore, Fault, FaultyStore, script
@@ -161,6 +161,49 @@ async def test_what_is_anothers_or_has_come_to_be_so_is_not_written_over() -> No
         assert await second.upsert_session(AgentSession(**SESSION)) is None
         assert not await second.delete_session("s", user_id="ann")
         assert await second.delete_session("s", user_id="bob")
+
+
+async def test_a_session_is_given_away_by_its_owner_alone_and_stays_where_it_is_in_lists() -> None:
+    async with connect("memory://") as database:
+        first, *_ = await begun([database])
+        before = await first.get_session("s", deserialize=False)
+        assert isinstance(before, dict)
+        for other in (None, "bob", ""):
+            assert not await first.reassign_session_owner("s", previous_user_id=cast(str, other), user_id="eve")
+        assert await first.reassign_session_owner("s", previous_user_id="ann", user_id=None)
+        assert not await first.reassign_session_owner("s", previous_user_id="ann", user_id="eve")
+        assert await first.reassign_session_owner("s", previous_user_id=cast(str, None), user_id="bob")
+        assert await first.get_session("s", deserialize=False) == before | {"user_id": "bob"}
+
+
+async def test_what_no_cloud_can_hold_is_replaced_and_the_rest_of_it_kept(caplog: pytest.LogCaptureFixture) -> None:
+    async with connect("memory://") as database:
+        first, *_ = await begun([database])
+        state = {"session_state": {"mean": float("nan"), "most": float("inf"), "said": "a\ud83db", "n": 1}}
+        await first.upsert_session(AgentSession(**SESSION, session_data=state, metadata={"\ud83d\ude00": 1}))
+        await first.upsert_run(
+            run("r", content="\ud83d\ude00 \ud83d", metadata={"least": float("-inf")}), "s", run_index=0
+        )
+        session = await first.get_session("s")
+        assert isinstance(session, AgentSession)
+        assert session.session_data == {"session_state": {"mean": None, "most": None, "said": "a\ufffdb", "n": 1}}
+        assert session.metadata == {"\U0001f600": 1}
+        assert session.runs is not None
+        assert session.runs[0].content == "\U0001f600 \ufffd"
+        assert session.runs[0].metadata == {"least": None}
+    assert "U+FFFD" in caplog.text
+    assert "NaN, which JSON has not" in caplog.text
+
+
+async def test_seconds_beyond_all_years_are_refused_by_name_and_bound_a_list() -> None:
+    async with connect("memory://") as database:
+        first, *_ = await begun([database])
+        with pytest.raises(InvalidRecord, match="created_at: is 1700000000000"):
+            await first.upsert_session(AgentSession(**{**SESSION, "session_id": "ms", "created_at": 1_700_000_000_000}))
+        assert await first.get_sessions(start_timestamp=1_700_000_000_000) == []
+        assert len(await first.get_sessions(end_timestamp=1_700_000_000_000)) == 1
+        assert len(await first.get_sessions(start_timestamp=-(10**15))) == 1
+        assert await first.get_sessions(end_timestamp=-(10**15)) == []
 
 
 async def test_a_session_that_was_deleted_elsewhere_and_begun_anew_shows_its_new_runs_alone() -> None:
