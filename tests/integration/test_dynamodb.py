@@ -1011,8 +1011,8 @@ class TestUnreachable:
             server.close()
 
     async def test_nobody_listens(self, unused_tcp_port: int) -> None:
-        async with DynamoDBStore(endpoint_url=f"http://127.0.0.1:{unused_tcp_port}", deadline=0.5) as store:
-            with anyio.fail_after(5):
+        async with DynamoDBStore(endpoint_url=f"http://127.0.0.1:{unused_tcp_port}", deadline=1.0) as store:
+            with anyio.fail_after(30):
                 with pytest.raises(StoreUnavailable, match="get_item"):
                     await read(store)
                 with pytest.raises(StoreUnavailable):
@@ -1033,6 +1033,30 @@ class TestUnreachable:
             assert isinstance(outcome, Failed)
             assert isinstance(outcome.error, StoreUnavailable)
             assert outcome.applied
+
+    @pytest.mark.parametrize(
+        ("met", "kind"),
+        [(refusal("ThrottlingException"), Throttled), (refusal("InternalServerError"), StoreUnavailable)],
+    )
+    async def test_a_call_that_is_cut_off_says_what_it_had_met_before(
+        self,
+        met: boto.ClientError,
+        kind: type[CloudDBError],
+        make: MakeStore,
+        store: DynamoDBStore,
+        inject: Callable[..., Script],
+    ) -> None:
+        async def hang(method: Any, request: dict[str, Any]) -> Any:
+            await asyncio.Event().wait()
+
+        async with make(deadline=1.0) as hasty:
+            inject(hasty, "get_item", met, hang)
+            with pytest.raises(kind, match="within the deadline; before that, get_item failed: ") as raised:
+                await read(hasty)
+            assert isinstance(raised.value.__cause__, boto.ClientError)
+            inject(hasty, "get_item", hang)
+            with pytest.raises(StoreUnavailable, match="within the deadline "):
+                await read(hasty)
 
     async def test_many_writes_end_at_the_deadline_and_each_says_what_became_of_it(
         self, make: MakeStore, store: DynamoDBStore, inject: Callable[..., Script]

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from agno_clouddb.concurrency import full_jitter
+from agno_clouddb.errors import CloudDBError
 from agno_clouddb.stores.base import Key
 
 __all__ = ["CONCURRENCY", "Call", "Reason", "Rejected", "backoff"]
@@ -32,12 +33,14 @@ class Call:
         collection: named in its errors.
         key: named in its errors.
         unknown: a request was sent and its answer is missing, so that a write may have been applied.
+        met: what the request under way has met before, for which it is sent again.
     """
 
     deadline: float
     collection: str | None = None
     key: Key | None = None
     unknown: bool = False
+    met: CloudDBError | None = None
 
     @property
     def remaining(self) -> float:

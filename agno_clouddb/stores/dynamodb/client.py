@@ -162,17 +162,19 @@ class Client:
                 if code in expect and not fault.retry:
                     raise Rejected(code, _reasons(error)) from error
                 delay = backoff(attempt)
+                call.met = error_of(
+                    error,
+                    operation,
+                    store=self._store,
+                    collection=call.collection,
+                    key=call.key,
+                    index=request.get("IndexName", ""),
+                )
+                call.met.__cause__ = error
                 if not fault.retry or call.remaining <= delay:
-                    raise error_of(
-                        error,
-                        operation,
-                        store=self._store,
-                        collection=call.collection,
-                        key=call.key,
-                        index=request.get("IndexName", ""),
-                    ) from error
+                    raise call.met from error
             else:
-                call.unknown = known
+                call.unknown, call.met = known, None
                 if self._report_capacity:
                     self._count_units(operation, answer)
                 return answer
@@ -205,19 +207,20 @@ class Client:
             Throttled: there is no time left to wait.
         """
         delay = backoff(attempt)
+        call.met = Throttled(reason, store=self._store, collection=call.collection, key=call.key, remedy="Try later")
         if call.remaining <= delay:
-            raise Throttled(reason, store=self._store, collection=call.collection, key=call.key, remedy="Try later")
+            raise call.met
         await anyio.sleep(delay)
 
-    def late(self, call: Call) -> StoreUnavailable:
-        """The error for a call that has reached its deadline."""
-        return StoreUnavailable(
-            "DynamoDB did not answer within the deadline",
-            store=self._store,
-            collection=call.collection,
-            key=call.key,
-            remedy="Check the network, or allow a longer deadline",
-        )
+    def late(self, call: Call) -> Throttled | StoreUnavailable:
+        """The error for a call that has reached its deadline: Throttled where it was sent again for that, for load."""
+        message, remedy = "DynamoDB did not answer within the deadline", "Check the network, or allow a longer deadline"
+        if call.met is not None:
+            message, remedy = f"{message}; before that, {call.met.message}", call.met.remedy
+        kind = Throttled if isinstance(call.met, Throttled) else StoreUnavailable
+        error = kind(message, store=self._store, collection=call.collection, key=call.key, remedy=remedy)
+        error.__cause__ = None if call.met is None else call.met.__cause__ or call.met
+        return error
 
     def unsent(self, call: Call) -> StoreUnavailable:
         """The error for a write whose turn did not come before the deadline of its call."""
