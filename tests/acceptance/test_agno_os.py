@@ -165,6 +165,9 @@ WRITTEN: list[Asked] = [
     ("POST", "/metrics/refresh", {}),
 ]
 
+STRANGE = ("a%0Ab", "x" * 600)
+"""What is no id, in a path."""
+
 READ: list[Asked] = [
     ("GET", path, {})
     for path in (
@@ -216,6 +219,19 @@ READ: list[Asked] = [
         "/traces/none",
         "/traces/filter-schema",
         "/trace_session_stats?user_id=ann",
+        # What no record can have, and a form that was left empty.
+        *(f"/sessions/{each}?type=agent" for each in STRANGE),
+        *(
+            f"{path}/{each}"
+            for path in ("/memories", "/eval-runs", "/knowledge/content", "/traces")
+            for each in STRANGE
+        ),
+        *(f"/sessions?type=agent&{name}=" for name in ("component_id", "user_id")),
+        *(f"/memories?{name}=" for name in ("agent_id", "team_id", "user_id")),
+        *(f"/eval-runs?{name}=" for name in ("agent_id", "team_id", "workflow_id", "model_id", "user_id")),
+        "/memory_topics?user_id=",
+        "/user_memory_stats?user_id=",
+        "/traces?agent_id=%01",
     )
 ] + [
     ("POST", "/traces/search", {"json": {"filter": {"op": "EQ", "key": "run_id", "value": "r1"}, "limit": 10}}),
@@ -223,10 +239,11 @@ READ: list[Asked] = [
 
 DELETED: list[Asked] = [
     ("DELETE", "/memories/m0?user_id=bob", {}),
-    ("DELETE", "/memories", {"json": {"memory_ids": ["m1", "none"], "user_id": "bob"}}),
-    ("DELETE", "/eval-runs", {"json": {"eval_run_ids": ["e0", "none"]}}),
+    ("DELETE", "/memories", {"json": {"memory_ids": ["m1", "none", ""], "user_id": "bob"}}),
+    ("DELETE", "/eval-runs", {"json": {"eval_run_ids": ["e0", "none", ""]}}),
     ("DELETE", "/knowledge/content/k0", {}),
     ("DELETE", "/sessions/s4?type=agent", {}),
+    ("DELETE", "/sessions/a%0Ab?type=agent", {}),
     ("DELETE", "/sessions", {"json": {"session_ids": ["s2", "none"], "session_types": ["team", "agent"]}}),
 ]
 
@@ -281,7 +298,7 @@ async def test_the_routes_answer_as_on_agnos_async_sqlite(backend: str, tmp_path
                 different.append(f"{asked[0]} {asked[1]}\n  agno {expected}\n  ours {found}")
             refused |= {f"{asked[0]} {asked[1]}"} if expected[0] >= 400 else set()
     assert not different, "\n".join(different)
-    gone = ("/none", "/runs/none", "user_id=bob", "/memories/m1", "/sessions/s2")
+    gone = ("/none", "/runs/none", "user_id=bob", "/memories/m1", "/sessions/s2", *(f"/{each}" for each in STRANGE))
     assert [each for each in refused if not (each.startswith("GET") and any(part in each for part in gone))] == []
 
 

@@ -1,4 +1,4 @@
-"""Where in a second rows are placed that agno dates to the second."""
+"""Where in a second rows are placed that agno dates to the second, and which of them a page has."""
 
 from __future__ import annotations
 
@@ -35,3 +35,19 @@ def test_what_is_written_later_comes_later_also_when_its_second_has_passed(monke
 @pytest.mark.parametrize("late", [-0.1, 5, 3_600])
 def test_another_second_is_kept_as_it_is(late: float, monkeypatch: pytest.MonkeyPatch) -> None:
     assert placed(late, monkeypatch) == START
+
+
+@pytest.mark.parametrize(
+    ("limit", "page", "expected"),
+    [
+        (None, 3, [0, 1, 2, 3, 4]),
+        (2, None, [0, 1]),
+        (2, 0, [0, 1]),
+        (2, 3, [4]),
+        (0, 1, []),
+        (-1, 1, [0, 1, 2, 3, 4]),
+        (-5, 2, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_page_has_the_rows_that_sqlite_gives_it(limit: int | None, page: int | None, expected: list[int]) -> None:
+    assert columns.cut(range(5), limit, page) == expected

@@ -25,12 +25,12 @@ class Numbers:
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 30, 2_500])
-@pytest.mark.parametrize("limit", [None, 0, 1, 10, 1_000])
+@pytest.mark.parametrize("limit", [None, 0, 1, 10, 1_000, -1])
 @pytest.mark.parametrize("page", [None, 1, 2, 3])
 async def test_a_page_has_what_its_number_says(count: int, limit: int | None, page: int | None) -> None:
     numbers = list(range(count))
     start = (limit or 0) * ((page or 1) - 1)
-    expected = numbers if limit is None else numbers[start : start + limit]
+    expected = numbers if limit is None or limit < 0 else numbers[start : start + limit]
     assert await Bookmarks().page(Numbers(count), of="all", limit=limit, page=page) == expected
 
 

@@ -13,9 +13,10 @@ from agno.db.schemas.service_accounts import resolve_service_account_sort_column
 
 from agno_clouddb.database import Database
 from agno_clouddb.errors import ConflictError
-from agno_clouddb.integrations.agno.columns import in_order
-from agno_clouddb.integrations.agno.entry_lists import EntryLists, cut
+from agno_clouddb.integrations.agno.columns import cut, in_order
+from agno_clouddb.integrations.agno.entry_lists import EntryLists
 from agno_clouddb.integrations.agno.entry_writes import digest
+from agno_clouddb.integrations.agno.ids import absent
 from agno_clouddb.integrations.agno.tables import ListedBy, Table
 from agno_clouddb.integrations.agno.taken import repeated, taken
 from agno_clouddb.records.entries import Entry
@@ -90,9 +91,13 @@ class AccountCalls(EntryLists):
             name: which.
             include_revoked: the last created of all that have had the name, by an index that may lag on DynamoDB.
         """
+        if name is None:
+            return None
         if not include_revoked:
             return await self._account_led_to(_name_id(name))
-        page = await (await self._entries()).list(group=f"{SERVICE_ACCOUNTS.kind}:{name}", limit=1)
+        if absent(_group(name)):
+            return None
+        page = await (await self._entries()).list(group=_group(name), limit=1)
         return dict(page.items[0].data) if page.items else None
 
     async def get_service_accounts(
@@ -193,6 +198,8 @@ class AccountCalls(EntryLists):
 
     async def _account_led_to(self, id: str) -> dict[str, Any] | None:
         """The account that a further entry leads to."""
+        if absent(id):
+            return None
         db = await self.database()
         pointer = await db.entries.get(id, consistency="strong")
         entry = None if pointer is None else await _account(db, pointer.data["id"])
@@ -203,7 +210,7 @@ def _entry(row: dict[str, Any]) -> Entry:
     """The entry that keeps a whole row: listed by its name, and by whether it is revoked."""
     return SERVICE_ACCOUNTS.entry(
         row,
-        group=f"{SERVICE_ACCOUNTS.kind}:{row['name']}",
+        group=_group(row["name"]),
         state=_ACTIVE if row["revoked_at"] is None else _REVOKED,
     )
 
@@ -218,6 +225,10 @@ def _token_id(token_hash: str) -> str:
     return f"{_TOKENS}:{digest(token_hash)}"
 
 
+def _group(name: str) -> str:
+    return f"{SERVICE_ACCOUNTS.kind}:{name}"
+
+
 def _name_id(name: str) -> str:
     return f"{_NAMES}:{name}"
 
@@ -227,6 +238,8 @@ def _is_for(account: Entry, user_id: str | None) -> bool:
 
 
 async def _account(db: Database, id: str) -> Entry | None:
+    if not SERVICE_ACCOUNTS.has(id):
+        return None
     return await db.entries.get(SERVICE_ACCOUNTS.id(id), consistency="strong")
 
 

@@ -15,7 +15,9 @@ from agno.run.base import RunStatus
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import ConflictError, InvalidRecord, RecordNotFound
-from agno_clouddb.integrations.agno.entry_lists import EntryLists, cut
+from agno_clouddb.integrations.agno.columns import cut
+from agno_clouddb.integrations.agno.entry_lists import EntryLists
+from agno_clouddb.integrations.agno.ids import absent, excluded
 from agno_clouddb.integrations.agno.shapes import now
 from agno_clouddb.integrations.agno.tables import ListedBy, Table
 from agno_clouddb.integrations.agno.taken import repeated, taken
@@ -105,6 +107,8 @@ class ApprovalCalls(EntryLists):
 
     async def get_approval(self, approval_id: str) -> dict[str, Any] | None:
         """An approval; None when there is none of this id. One strongly consistent read."""
+        if not APPROVALS.has(approval_id):
+            return None
         entry = await (await self._entries()).get(APPROVALS.id(approval_id))
         return None if entry is None else dict(entry.data)
 
@@ -139,8 +143,10 @@ class ApprovalCalls(EntryLists):
             "user_id": user_id,
             "schedule_id": schedule_id,
         }
-        entries = await self._entries()
         filters = _filters(status, user_id)
+        if excluded(*filters.values()):
+            return [], 0
+        entries = await self._entries()
         others = {name: value for name, value in wanted.items() if value is not None}
         if run_id is not None:
             found = sorted(await _approvals_of(entries, run_id), key=_place, reverse=True)
@@ -171,6 +177,8 @@ class ApprovalCalls(EntryLists):
         """
         changes = {**kwargs, "updated_at": now()}
         _check_fixed(approval_id, kwargs)
+        if not APPROVALS.has(approval_id):
+            return None
         self._entry_writes += 1
 
         def change(entry: Entry) -> Entry:
@@ -190,6 +198,8 @@ class ApprovalCalls(EntryLists):
         Returns:
             Whether there was one.
         """
+        if not APPROVALS.has(approval_id):
+            return False
         db = await self.database()
         self._entry_writes += 1
 
@@ -209,7 +219,8 @@ class ApprovalCalls(EntryLists):
 
     async def get_pending_approval_count(self, user_id: str | None = None) -> int:
         """How many approvals, of one user or of all, are pending; counted by the store."""
-        return await (await self._entries()).count(**_filters("pending", user_id))
+        filters = _filters("pending", user_id)
+        return 0 if excluded(*filters.values()) else await (await self._entries()).count(**filters)
 
     async def update_approval_run_status(self, run_id: str, run_status: RunStatus) -> int:
         """Note on all approvals of a run how the run is. Nothing is read right after the first write of a run for which
@@ -284,5 +295,7 @@ def _write_roster(tx: Transaction, run_id: str, roster: Entry | None, ids: list[
 
 async def _approvals_of(entries: Entries, run_id: str) -> list[Entry]:
     """All approvals of a run, by two strongly consistent reads."""
+    if absent(_roster_id(run_id)):
+        return []
     ids = [APPROVALS.id(each) for each in _of_run(await entries.get(_roster_id(run_id), consistency="strong"))]
     return [each for each in await entries.get_many(ids, consistency="strong") if each is not None]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from agno_clouddb.integrations.agno.pages import numbered
 from agno_clouddb.integrations.agno.shapes import moment
 
 __all__ = ["cut", "in_order", "placed"]
@@ -53,9 +54,8 @@ def in_order(
     return sorted(rows, key=key, reverse=not ascending)
 
 
-def cut(rows: Sequence[T], limit: int | None, page: int | None) -> Sequence[T]:
+def cut(rows: Sequence[T], limit: int | None, page: int | None) -> list[T]:
     """The rows of one page; all of them without a limit."""
-    if limit is None:
-        return rows
-    start = max(0, limit) * ((page or 1) - 1)
-    return rows[start : start + max(0, limit)]
+    limit, page = numbered(limit, page)
+    start = (limit or 0) * (page - 1)
+    return list(rows[start : None if limit is None else start + limit])

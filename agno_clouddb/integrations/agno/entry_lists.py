@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar, Unpack
+from typing import Unpack
 
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.records.entries import Entry
 from agno_clouddb.repositories.base import Page
 from agno_clouddb.repositories.entries import EntryFilters, Sort
 
-__all__ = ["EntryLists", "cut"]
-
-T = TypeVar("T")
+__all__ = ["EntryLists"]
 
 
 class EntryLists(Family):
@@ -30,18 +27,5 @@ class EntryLists(Family):
         async def listed(size: int, cursor: str | None) -> Page[Entry]:
             return await entries.list(sort=sort, limit=size, cursor=cursor, **filters)
 
-        limit, page = _numbered(limit, page)
         of = ("entries", sort, *sorted(filters.items()), self._entry_writes)
         return await self._bookmarks.page(listed, of=of, limit=limit, page=page)
-
-
-def _numbered(limit: int | None, page: int | None) -> tuple[int | None, int]:
-    """A limit and a page as SQLite takes them: below zero there is no limit, and before the first page is the first."""
-    return (None if limit is None or limit < 0 else limit), max(page or 1, 1)
-
-
-def cut(rows: Sequence[T], limit: int | None, page: int | None) -> list[T]:
-    """One page of rows that were read whole."""
-    limit, page = _numbered(limit, page)
-    start = (limit or 0) * (page - 1)
-    return list(rows[start : None if limit is None else start + limit])

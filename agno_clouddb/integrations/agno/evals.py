@@ -10,6 +10,7 @@ from agno.db.utils import validate_pagination
 from agno_clouddb.errors import RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut, in_order, placed
+from agno_clouddb.integrations.agno.ids import absent, excluded, possible
 from agno_clouddb.integrations.agno.shapes import now, plain_json, seconds
 from agno_clouddb.records.base import plain
 from agno_clouddb.records.evals import EvalRun
@@ -52,7 +53,8 @@ class EvalCalls(Family):
 
     async def delete_eval_run(self, eval_run_id: str) -> None:
         """Delete a run, in one request."""
-        await (await self.database()).evals.delete(eval_run_id)
+        if not absent(eval_run_id):
+            await (await self.database()).evals.delete(eval_run_id)
 
     async def delete_eval_runs(self, eval_run_ids: list[str], user_id: str | None = None) -> None:
         """Delete runs, several at once; with ``user_id`` only this user's.
@@ -60,7 +62,7 @@ class EvalCalls(Family):
         Raises:
             BulkWriteError: some could not be deleted; says which, and why. The others are.
         """
-        await (await self.database()).evals.delete_many(eval_run_ids, user_id=user_id)
+        await (await self.database()).evals.delete_many(possible(eval_run_ids), user_id=user_id)
 
     async def get_eval_run(
         self, eval_run_id: str, deserialize: bool | None = True, user_id: str | None = None
@@ -72,11 +74,15 @@ class EvalCalls(Family):
             deserialize: a run object; or else its row, a dict.
             user_id: only when it belongs to this user.
         """
+        if absent(eval_run_id):
+            return None
         run = await (await self.database()).evals.get(eval_run_id, user_id=user_id)
         return None if run is None else _shaped(eval_row(run), deserialize)
 
     async def get_eval_run_raw(self, eval_run_id: str) -> dict[str, Any] | None:
         """The row of a run, whosever it is, in one request; None when there is none."""
+        if absent(eval_run_id):
+            return None
         run = await (await self.database()).evals.get(eval_run_id)
         return None if run is None else eval_row(run)
 
@@ -120,6 +126,8 @@ class EvalCalls(Family):
             ValueError: a page without a limit, or below 1.
         """
         validate_pagination(limit, page)
+        if excluded(user_id, agent_id, team_id, workflow_id, model_id):
+            return [] if deserialize else ([], 0)
         db = await self.database()
         filters: dict[str, Any] = {
             "user_id": user_id,

@@ -9,8 +9,7 @@ from typing import Any
 from agno.db.filter_converter import DATETIME_COLUMNS, MAX_FILTER_DEPTH, TRACE_COLUMNS
 from agno.utils.dttm import parse_datetime_utc
 
-from agno_clouddb.errors import InvalidRecord
-from agno_clouddb.stores.items import check_id
+from agno_clouddb.integrations.agno.ids import absent
 
 __all__ = ["Test", "expression", "narrowing"]
 
@@ -73,7 +72,7 @@ def narrowing(given: Mapping[str, Any]) -> dict[str, Any]:
         return found
     key, value = given.get("key"), given.get("value")
     if operator == "EQ" and key in _EQUAL:
-        return {key: value} if _storable(key, value) else {}
+        return {key: value} if isinstance(value, str) and not absent(value) else {}
     if key == "start_time" and operator in ("GT", "GTE", "LT", "LTE", "EQ"):
         try:
             moment = parse_datetime_utc(value)
@@ -84,15 +83,6 @@ def narrowing(given: Mapping[str, Any]) -> dict[str, Any]:
         high = {"started_to": after} if operator in ("LT", "LTE", "EQ") else {}
         return {**low, **high}
     return {}
-
-
-def _storable(key: str, value: object) -> bool:
-    """Whether a trace can have the value at all; ``db.traces`` refuses to list by another."""
-    try:
-        check_id(key, value, "traces")
-    except InvalidRecord:
-        return False
-    return True
 
 
 def _needed(given: Mapping[str, Any], name: str) -> Any:

@@ -10,9 +10,10 @@ from agno.db.utils import validate_pagination
 from agno_clouddb.errors import ConflictError, InvalidRecord, RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut, in_order, placed
+from agno_clouddb.integrations.agno.ids import absent, excluded
 from agno_clouddb.integrations.agno.shapes import plain_json, seconds
 from agno_clouddb.records.base import plain
-from agno_clouddb.records.knowledge import KnowledgeContent
+from agno_clouddb.records.knowledge import EVERYONE, KnowledgeContent
 from agno_clouddb.repositories.base import Page
 
 __all__ = ["KnowledgeCalls", "knowledge_record", "knowledge_row"]
@@ -27,10 +28,13 @@ class KnowledgeCalls(Family):
 
     async def delete_knowledge_content(self, id: str, user_id: str | None = None) -> None:
         """Delete a content, in one request; with ``user_id`` only when it is this user's."""
-        await (await self.database()).knowledge.delete(id, user_id=user_id)
+        if not absent(id):
+            await (await self.database()).knowledge.delete(id, user_id=user_id)
 
     async def get_knowledge_content(self, id: str, user_id: str | None = None) -> KnowledgeRow | None:
         """A content, in one request; with ``user_id`` only when it is this user's or nobody's."""
+        if absent(id):
+            return None
         content = await (await self.database()).knowledge.get(id)
         if content is None or (user_id is not None and content.user_id not in (None, user_id)):
             return None
@@ -67,8 +71,11 @@ class KnowledgeCalls(Family):
         validate_pagination(limit, page)
         if sort_by is not None and sort_by not in KnowledgeRow.model_fields:
             raise InvalidRecord("sort_by", f"{sort_by!r} is no column of contents", collection="knowledge")
+        if excluded(linked_to):
+            return [], 0
         db = await self.database()
-        filters: dict[str, Any] = {"linked_to": linked_to, "visible_to": user_id}
+        owned = {"audience": EVERYONE} if excluded(user_id) else {"visible_to": user_id}
+        filters: dict[str, Any] = {"linked_to": linked_to, **owned}
         if sort_by not in (None, "created_at"):
             contents = [each async for each in db.knowledge.iterate(sort="created_at", page_size=_STEP, **filters)]
             rows = _sorted([knowledge_row(each) for each in contents], str(sort_by), sort_order)
@@ -78,7 +85,7 @@ class KnowledgeCalls(Family):
         async def listed(size: int, cursor: str | None) -> Page[KnowledgeContent]:
             return await db.knowledge.list(sort=sort, limit=size, cursor=cursor, **filters)
 
-        of = ("knowledge", sort, *filters.values())
+        of = ("knowledge", sort, *filters.items())
         found = await self._bookmarks.page(listed, of=of, limit=limit, page=page)
         if found and (limit is None or len(found) < limit):
             total = (limit or 0) * ((page or 1) - 1) + len(found)

@@ -8,8 +8,8 @@ from agno.db.utils import validate_pagination
 
 from agno_clouddb.errors import RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
-from agno_clouddb.integrations.agno.columns import in_order
-from agno_clouddb.integrations.agno.entry_lists import cut
+from agno_clouddb.integrations.agno.columns import cut, in_order
+from agno_clouddb.integrations.agno.ids import absent, excluded
 from agno_clouddb.integrations.agno.shapes import plain_json, seconds
 from agno_clouddb.records.learnings import Learning
 from agno_clouddb.repositories.base import MAX_PAGE, Page
@@ -62,6 +62,8 @@ class LearningCalls(Family):
         Returns:
             A dict with ``content`` alone; None when nothing matches.
         """
+        if absent(learning_type):
+            return None
         filters = _filters(
             learning_type=learning_type,
             user_id=user_id,
@@ -118,6 +120,8 @@ class LearningCalls(Family):
         Returns:
             Whether it was there.
         """
+        if absent(id):
+            return False
         self._learning_writes += 1
         return await (await self.database()).learnings.delete(id)
 
@@ -144,10 +148,14 @@ class LearningCalls(Family):
         Raises:
             BulkWriteError: some could not be deleted; says which, and why. Repeat the call.
         """
-        if "" in (user_id, learning_type):
+        if excluded(user_id, learning_type):
             return 0
         self._learning_writes += 1
-        return await (await self.database()).learnings.clear(user_id=user_id, learning_type=learning_type)
+        learnings = (await self.database()).learnings
+        if user_id is None:  # as agno takes it: about nobody, and not about whomever
+            every = await self._all_learnings(_filters(learning_type=learning_type))
+            return await learnings.delete_many([each.learning_id for each in every if each.user_id is None])
+        return await learnings.clear(user_id=user_id, learning_type=learning_type)
 
     async def get_learnings(  # type: ignore[override]  # with workflow_id, as agno's own databases have it
         self,
@@ -214,6 +222,8 @@ class LearningCalls(Family):
 
     async def get_learning_by_id(self, id: str) -> dict[str, Any] | None:
         """A learning, in one request; None when it is not there."""
+        if absent(id):
+            return None
         learning = await (await self.database()).learnings.get(id)
         return None if learning is None else learning_row(learning)
 
@@ -301,7 +311,7 @@ class LearningCalls(Family):
             ValueError: a page without a limit, or one before the first.
         """
         validate_pagination(limit, page)
-        if "" in (user_id, learning_type):
+        if excluded(user_id, learning_type):
             return [], 0
         stats = await (await self.database()).learnings.stats(user_id=user_id, learning_type=learning_type)
         column = "user_id" if sort_by == "user_id" else "last_updated_at"
@@ -345,7 +355,7 @@ def learning_row(learning: Learning) -> dict[str, Any]:
 
 def _filters(**given: str | None) -> LearningFilters | None:
     """What is given as filters; None when it is what no learning has."""
-    if "" in given.values():
+    if excluded(*given.values()):
         return None
     filters: LearningFilters = {}
     for name, value in given.items():

@@ -11,6 +11,7 @@ from agno.db.utils import validate_pagination
 
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut, in_order, placed
+from agno_clouddb.integrations.agno.ids import absent, excluded, possible
 from agno_clouddb.integrations.agno.shapes import moment, now, seconds
 from agno_clouddb.records import memories as records
 from agno_clouddb.repositories.base import Page
@@ -38,7 +39,8 @@ class MemoryCalls(Family):
 
     async def delete_user_memory(self, memory_id: str, user_id: str | None = None) -> None:
         """Delete a memory, in one request; with ``user_id`` only when it is this user's."""
-        await (await self.database()).memories.delete(memory_id, user_id=user_id)
+        if not absent(memory_id):
+            await (await self.database()).memories.delete(memory_id, user_id=user_id)
 
     async def delete_user_memories(self, memory_ids: list[str], user_id: str | None = None) -> None:
         """Delete memories, several at once; with ``user_id`` only this user's.
@@ -46,10 +48,12 @@ class MemoryCalls(Family):
         Raises:
             BulkWriteError: some could not be deleted; says which, and why. The others are.
         """
-        await (await self.database()).memories.delete_many(memory_ids, user_id=user_id)
+        await (await self.database()).memories.delete_many(possible(memory_ids), user_id=user_id)
 
     async def get_all_memory_topics(self, user_id: str | None = None) -> list[str]:
         """All topics, each once, in the order of their text. Reads all memories, or all of one user."""
+        if excluded(user_id):
+            return []
         return list(await (await self.database()).memories.topics(user_id=user_id))
 
     async def get_user_memory(
@@ -62,6 +66,8 @@ class MemoryCalls(Family):
             deserialize: a memory object; or else its row, a dict.
             user_id: only when it belongs to this user.
         """
+        if absent(memory_id):
+            return None
         memory = await (await self.database()).memories.get(memory_id, user_id=user_id)
         return None if memory is None else _shaped(memory_row(memory), deserialize)
 
@@ -101,6 +107,8 @@ class MemoryCalls(Family):
             ValueError: a page without a limit, or below 1.
         """
         validate_pagination(limit, page)
+        if excluded(user_id, agent_id, team_id):
+            return [] if deserialize else ([], 0)
         db = await self.database()
         filters: dict[str, Any] = {
             "user_id": user_id,
@@ -146,6 +154,8 @@ class MemoryCalls(Family):
             Rows, and how many users there are in all; 0 for a page past the end.
         """
         validate_pagination(limit, page)
+        if excluded(user_id):
+            return [], 0
         stats = await (await self.database()).memories.stats(user_id=user_id)
         rows = [
             {

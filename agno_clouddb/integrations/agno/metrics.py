@@ -12,6 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 from agno_clouddb.concurrency import gather
 from agno_clouddb.database import Database
 from agno_clouddb.integrations.agno.base import Family
+from agno_clouddb.integrations.agno.ids import excluded
 from agno_clouddb.integrations.agno.metric_sums import Buckets
 from agno_clouddb.integrations.agno.shapes import moment, now, seconds
 from agno_clouddb.records.metrics import ALL_USERS, Metrics
@@ -65,6 +66,8 @@ class MetricCalls(Family):
         if time.time() - self._metrics_refreshed_at >= _REFRESH_SECONDS:
             await self.calculate_metrics()
         if starting_date is not None and ending_date is not None and starting_date > ending_date:
+            return [], None
+        if excluded(user_id or None):
             return [], None
         db = await self.database()
         found = db.metrics.range(starting_date, ending_date, user_id=user_id, period=PERIOD)

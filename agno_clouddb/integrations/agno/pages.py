@@ -15,12 +15,17 @@ from typing import TypeVar
 
 from agno_clouddb.repositories.base import MAX_PAGE, Page
 
-__all__ = ["Bookmarks"]
+__all__ = ["Bookmarks", "numbered"]
 
 T = TypeVar("T")
 
 _REMEMBERED = 1_000
 _SECONDS = 60.0
+
+
+def numbered(limit: int | None, page: int | None) -> tuple[int | None, int]:
+    """A limit and a page as SQLite takes them: below zero there is no limit, and before the first page is the first."""
+    return (None if limit is None or limit < 0 else limit), max(page or 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,12 @@ class Bookmarks:
         Args:
             call: lists so many records, 1 to 1,000, from a cursor on.
             of: what is listed: the same for the same list.
-            limit: how many records a page has; None: all there are.
-            page: which one, from 1 on; None: the first.
+            limit: how many records a page has; None or less than 0: all there are.
+            page: which one, from 1 on; None or less: the first.
         """
-        start = 0 if limit is None else max(0, limit) * ((page or 1) - 1)
-        end = None if limit is None else start + max(0, limit)
+        limit, page = numbered(limit, page)
+        start = 0 if limit is None else limit * (page - 1)
+        end = None if limit is None else start + limit
         if end == start:
             return []
         offset, cursor = self._nearest(of, start) if start else (0, None)

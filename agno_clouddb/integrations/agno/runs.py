@@ -21,6 +21,8 @@ from agno.run.workflow import WorkflowRunOutput
 from agno_clouddb.database import Database
 from agno_clouddb.errors import ConflictError, InvalidRecord, RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
+from agno_clouddb.integrations.agno.columns import cut
+from agno_clouddb.integrations.agno.ids import absent, possible
 from agno_clouddb.integrations.agno.run_places import RunPlaces, next_position
 from agno_clouddb.integrations.agno.run_rows import ROW, in_order, run_record, run_row, sortable
 from agno_clouddb.integrations.agno.shapes import moment, now, plain_json
@@ -101,7 +103,7 @@ class RunCalls(Family):
         wanted = {name: value for name, value in wanted.items() if value is not None}
         rows: list[dict[str, Any]] = []
         if session_id is not None:
-            session = await db.sessions.get(session_id)
+            session = None if absent(session_id) else await db.sessions.get(session_id)
             sessions = [session] if session is not None else []
         else:
             sessions = await db.sessions.with_runs([each async for each in db.sessions.iterate(page_size=500)])
@@ -111,8 +113,7 @@ class RunCalls(Family):
         rows.sort(key=lambda row: (row["run_index"] is not None, row["run_index"] or 0, row["created_at"]))
         if sort_by in ROW:
             rows.sort(key=lambda row: sortable(row, str(sort_by)), reverse=sort_order != "asc")
-        start = (limit or 0) * ((page or 1) - 1)
-        shown = rows[start : None if limit is None else start + limit]
+        shown = cut(rows, limit, page)
         if not deserialize:
             return shown, len(rows)
         return [deserialize_run(row["run_type"], row["run_data"]) for row in shown]
@@ -209,6 +210,8 @@ class RunCalls(Family):
         Raises:
             RuntimeError: the session belongs to another user, and ``session_data`` is given; nothing was written.
         """
+        if absent(session_id, run_id):
+            return RunPersistOutcome.MISSING
         db = await self.database()
         status = fields.get("status")
         if status is not None:
@@ -255,6 +258,8 @@ class RunCalls(Family):
         """
         if expected_status not in ("PENDING", "RUNNING"):
             raise ValueError(f"expected_status is {expected_status!r}: only PENDING or RUNNING runs can be cancelled")
+        if absent(session_id, run_id):
+            return False
         db = await self.database()
 
         def cancel(run: Run) -> Run:
@@ -279,10 +284,12 @@ class RunCalls(Family):
 
     async def delete_runs(self, run_ids: list[str]) -> None:
         """Delete runs of whatever sessions."""
-        for run_id in dict.fromkeys(run_ids):
+        for run_id in dict.fromkeys(possible(run_ids)):
             await self.delete_run(run_id)
 
     async def _found(self, db: Database, run_id: str, consistency: Consistency | None = None) -> Run | None:
+        if absent(run_id):
+            return None
         place = self._run_places.find(run_id)
         run: Run | None = None
         if place is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from agno_clouddb.concurrency import gather
 from agno_clouddb.errors import ConflictError, RecordNotFound
 from agno_clouddb.integrations.agno.entry_lists import EntryLists
+from agno_clouddb.integrations.agno.ids import excluded
 from agno_clouddb.integrations.agno.schedule_rows import SCHEDULE_RUNS, SCHEDULES, changed, run_entry, run_filters
 from agno_clouddb.integrations.agno.taken import taken
 from agno_clouddb.records.entries import Entry
@@ -53,6 +54,8 @@ class ScheduleRunCalls(EntryLists):
         Raises:
             InvalidRecord: a column that is required would be None, or the id would change.
         """
+        if not SCHEDULE_RUNS.has(schedule_run_id):
+            return None
         self._entry_writes += 1
         try:
             stored = await (await self._entries()).update(
@@ -64,6 +67,8 @@ class ScheduleRunCalls(EntryLists):
 
     async def get_schedule_run(self, run_id: str, user_id: str | None = None) -> dict[str, Any] | None:
         """A run; None when there is none of this id, or it is not this user's. One strongly consistent read."""
+        if not SCHEDULE_RUNS.has(run_id):
+            return None
         entry = await (await self._entries()).get(SCHEDULE_RUNS.id(run_id))
         return None if entry is None or user_id not in (None, entry.data["user_id"]) else dict(entry.data)
 
@@ -72,7 +77,8 @@ class ScheduleRunCalls(EntryLists):
         entries = await self._entries()
 
         async def latest(schedule_id: str) -> list[Entry]:
-            return (await entries.list(sort="-due", limit=1, **run_filters(schedule_id, None))).items
+            filters = run_filters(schedule_id, None)
+            return [] if excluded(*filters.values()) else (await entries.list(sort="-due", limit=1, **filters)).items
 
         pages = await gather([partial(latest, each) for each in dict.fromkeys(schedule_ids)], limit=_AT_ONCE)
         return {entry.data["schedule_id"]: dict(entry.data) for page in pages for entry in page}
@@ -82,6 +88,8 @@ class ScheduleRunCalls(EntryLists):
     ) -> tuple[list[dict[str, Any]], int]:
         """The runs of a schedule, the last created first, and how many there are in all, as the store counts them."""
         filters = run_filters(schedule_id, user_id)
+        if excluded(*filters.values()):
+            return [], 0
         total = await (await self._entries()).count(**filters)
         return [dict(each.data) for each in await self._entry_page(limit, page, **filters)], total
 
@@ -94,11 +102,12 @@ class ScheduleRunCalls(EntryLists):
         return await self._delete_runs(schedule_id, None, before)
 
     async def _delete_runs(self, schedule_id: str, user_id: str | None, before: int | None = None) -> int:
+        filters = run_filters(schedule_id, user_id)
+        if excluded(*filters.values()):
+            return 0
         entries = await self._entries()
         self._entry_writes += 1
-        runs = entries.iterate(
-            sort="created_at", page_size=500, consistency="strong", **run_filters(schedule_id, user_id)
-        )
+        runs = entries.iterate(sort="created_at", page_size=500, consistency="strong", **filters)
         ids = [each.id async for each in runs if before is None or _completed(each) < before]
         return await entries.delete_many(ids)
 

@@ -9,6 +9,7 @@ from agno.db.schemas.scheduler import build_run_endpoint, validate_schedule_upda
 
 from agno_clouddb.database import Database
 from agno_clouddb.errors import ConflictError, RecordNotFound
+from agno_clouddb.integrations.agno.ids import excluded
 from agno_clouddb.integrations.agno.schedule_rows import (
     SCHEDULES,
     changed,
@@ -48,6 +49,8 @@ class ScheduleCalls(ScheduleRunCalls):
 
     async def get_schedule(self, schedule_id: str, user_id: str | None = None) -> dict[str, Any] | None:
         """A schedule; None when there is none of this id, or it is not this user's. One strongly consistent read."""
+        if not SCHEDULES.has(schedule_id):
+            return None
         entry = await (await self._entries()).get(SCHEDULES.id(schedule_id))
         return None if entry is None or not _is_of(entry, user_id) else dict(entry.data)
 
@@ -72,6 +75,8 @@ class ScheduleCalls(ScheduleRunCalls):
         A store that fails raises its error whatever ``raise_on_error`` says.
         """
         filters = schedule_filters(enabled, user_id)
+        if excluded(*filters.values()):
+            return [], 0
         total = await (await self._entries()).count(**filters)
         return [dict(each.data) for each in await self._entry_page(limit, page, **filters)], total
 
@@ -148,6 +153,8 @@ class ScheduleCalls(ScheduleRunCalls):
         Returns:
             Whether it was there, and this user's.
         """
+        if not SCHEDULES.has(schedule_id):
+            return False
         db = await self.database()
         self._entry_writes += 1
         entry = await db.entries.get(SCHEDULES.id(schedule_id), consistency="strong")
@@ -266,6 +273,8 @@ class ScheduleCalls(ScheduleRunCalls):
         self, schedule_id: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
     ) -> dict[str, Any] | None:
         """Change what a function of the row says, of the very row that it was given; None where it says None."""
+        if not SCHEDULES.has(schedule_id):
+            return None
         self._entry_writes += 1
 
         def update(entry: Entry) -> Entry:
@@ -281,6 +290,8 @@ class ScheduleCalls(ScheduleRunCalls):
         return dict(stored.data)
 
     async def _rename(self, schedule_id: str, user_id: str | None, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        if not SCHEDULES.has(schedule_id):
+            return None
         db = await self.database()
         self._entry_writes += 1
         stale: Entry | None = None

@@ -16,6 +16,8 @@ from agno.session import Session as AgnoSession
 from agno_clouddb.concurrency import gather
 from agno_clouddb.database import Database
 from agno_clouddb.errors import ConflictError, InvalidRecord, NotOwner, RecordNotFound
+from agno_clouddb.integrations.agno.columns import cut
+from agno_clouddb.integrations.agno.ids import absent, excluded, possible
 from agno_clouddb.integrations.agno.run_rows import context_runs, in_order
 from agno_clouddb.integrations.agno.runs import RunCalls
 from agno_clouddb.integrations.agno.shapes import bound, moment, now, plain_json, seconds
@@ -74,6 +76,8 @@ class SessionCalls(RunCalls):
         With ``history_runs``, a session object that is read as of a type, without ``runs_limit``, has so many of the
         runs that count as context, and all others that are as new. So agno reads a session for a turn.
         """
+        if absent(session_id):
+            return None
         db = await self.database()
         limit = None if runs_limit is None or runs_limit < 0 else runs_limit
         for_turn = limit is None and session_type is not None and bool(deserialize)
@@ -129,6 +133,8 @@ class SessionCalls(RunCalls):
             include_runs: with their runs.
         """
         validate_pagination(limit, page)
+        if excluded(user_id, component_id):
+            return [] if deserialize else ([], 0)
         db = await self.database()
         filters: dict[str, Any] = {
             "session_type": session_type.value if session_type is not None else None,
@@ -150,8 +156,7 @@ class SessionCalls(RunCalls):
         else:
             found = [session async for session in db.sessions.iterate(sort="created_at", page_size=500, **filters)]
             found.sort(key=lambda session: _column(session, sort_by), reverse=sort_order != "asc")
-            start = (limit or 0) * ((page or 1) - 1)
-            found = found[start : None if limit is None else start + limit]
+            found = cut(found, limit, page)
         for session in found:
             self._remember(session)
         if include_runs:
@@ -233,6 +238,8 @@ class SessionCalls(RunCalls):
         Returns:
             The session with its runs; None when there is none, or it belongs to another user.
         """
+        if absent(session_id):
+            return None
         db = await self.database()
         try:
             stored = await db.sessions.rename(session_id, session_name, user_id=user_id)
@@ -252,6 +259,8 @@ class SessionCalls(RunCalls):
         Returns:
             False when there is no such session, it does not belong to ``previous_user_id``, or a run is active.
         """
+        if absent(session_id):
+            return False
         db = await self.database()
         session = await db.sessions.get(session_id, consistency="strong")
         if session is None or session.user_id != previous_user_id or any(run.status in _ACTIVE for run in session.runs):
@@ -275,7 +284,7 @@ class SessionCalls(RunCalls):
         Returns:
             Whether it was there, and this user's.
         """
-        there = await self._delete_header(session_id, user_id)
+        there = not absent(session_id) and await self._delete_header(session_id, user_id)
         if there:
             await self._delete_attached([session_id])
         return there
@@ -290,7 +299,7 @@ class SessionCalls(RunCalls):
             if await self._delete_header(session_id, user_id) or user_id is None:
                 await self._delete_attached([session_id])
 
-        await gather([partial(delete, each) for each in dict.fromkeys(session_ids)], limit=16)
+        await gather([partial(delete, each) for each in dict.fromkeys(possible(session_ids))], limit=16)
 
     async def _with_newest(
         self, db: Database, session_id: str, user_id: str | None, enough: int | None

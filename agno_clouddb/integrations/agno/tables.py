@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.integrations.agno.ids import absent
 from agno_clouddb.integrations.agno.shapes import moment, plain_json
 from agno_clouddb.records.entries import Entry
 
@@ -47,6 +48,10 @@ class Table:
         if not isinstance(id, str):
             raise InvalidRecord("id", f"is of type {type(id).__name__}, not text", collection="entries")
         return f"{self.kind}:{id}"
+
+    def has(self, id: str) -> bool:
+        """Whether a row can have an id; None, one that is too long and one with control characters it cannot have."""
+        return id is not None and not absent(self.id(id))
 
     def row(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """A whole row of what was given.

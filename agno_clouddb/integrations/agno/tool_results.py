@@ -11,6 +11,7 @@ from agno.fs import FileSystem
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.entry_writes import written
+from agno_clouddb.integrations.agno.ids import absent
 from agno_clouddb.integrations.agno.schedule_rows import due_text
 from agno_clouddb.integrations.agno.tables import Table
 from agno_clouddb.records.entries import Entry
@@ -60,12 +61,14 @@ class ToolResultCalls(Family):
 
     async def get_tool_result(self, result_id: str) -> dict[str, Any] | None:
         """The row of a result, in one request; None when it is not there."""
+        if not TOOL_RESULTS.has(result_id):
+            return None
         entry = await (await self._entries()).get(TOOL_RESULTS.id(result_id))
         return None if entry is None else dict(entry.data)
 
     async def get_tool_results_for_session(self, session_id: str, limit: int | None = None) -> list[dict[str, Any]]:
         """The rows of a session's results, the last created first; of those of one second, by id. At most ``limit``."""
-        if limit == 0 or session_id == "":
+        if limit == 0 or absent(session_id, _of_session(session_id)):
             return []
         entries = await self._entries()
         size = _STEP if limit is None or limit < 0 else min(limit + 1, _STEP)
@@ -87,7 +90,8 @@ class ToolResultCalls(Family):
         Raises:
             BulkWriteError: some could not be deleted; says which, and why. The others are.
         """
-        return await (await self._entries()).delete_many([TOOL_RESULTS.id(each) for each in dict.fromkeys(result_ids)])
+        ids = [TOOL_RESULTS.id(each) for each in dict.fromkeys(result_ids) if TOOL_RESULTS.has(each)]
+        return await (await self._entries()).delete_many(ids)
 
     async def get_expired_tool_results(self, now: int) -> list[dict[str, Any]]:
         """The rows whose time has passed, the first to expire first. Reads these alone.
@@ -113,6 +117,8 @@ class ToolResultCalls(Family):
         """
         entries = await self._entries()
         for session_id in session_ids:
+            if absent(_of_session(session_id)):
+                continue
             rows = [entry.data async for entry in _results_of(entries, session_id)]
             left = [row for row in rows if not await self._delete_result_file(row)]
             if left:

@@ -14,6 +14,7 @@ from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut
 from agno_clouddb.integrations.agno.filters import Test, expression, narrowing
+from agno_clouddb.integrations.agno.ids import absent, excluded
 from agno_clouddb.integrations.agno.shapes import plain_json
 from agno_clouddb.integrations.agno.trace_rows import (
     agno_span,
@@ -75,6 +76,8 @@ class TraceCalls(Family):
             trace_id: which trace.
             run_id: the latest trace of this run, when no trace is named.
         """
+        if excluded(trace_id or run_id or None):
+            return None
         db = await self.database()
         if trace_id:
             trace = await db.traces.get(trace_id)
@@ -126,9 +129,6 @@ class TraceCalls(Family):
             ValueError: ``filter_expr`` is no valid expression.
         """
         test = expression(filter_expr) if filter_expr else None
-        if user_id == "":
-            return [], 0
-        db = await self.database()
         filters = {
             **(narrowing(filter_expr) if filter_expr else {}),
             **_given(run_id=run_id, session_id=session_id, agent_id=agent_id, team_id=team_id),
@@ -138,6 +138,9 @@ class TraceCalls(Family):
                 ended_to=utc(end_time) + _TICK if end_time else None,
             ),
         }
+        if excluded(user_id, *filters.values()):
+            return [], 0
+        db = await self.database()
         if test is not None:
             matching = [trace async for trace in self._matching(db, filters, test)]
             traces, total = list(cut(matching, limit, page)), len(matching)
@@ -181,8 +184,6 @@ class TraceCalls(Family):
         """
         groups = Groups(group_by)
         test = expression(filter_expr) if filter_expr else None
-        if user_id == "":
-            return [], 0
         filters = {
             **(narrowing(filter_expr) if filter_expr else {}),
             **_given(user_id=user_id, agent_id=agent_id, team_id=team_id, workflow_id=workflow_id),
@@ -191,6 +192,8 @@ class TraceCalls(Family):
                 created_to=utc(end_time) + _TICK if end_time else None,
             ),
         }
+        if excluded(user_id, *filters.values()):
+            return [], 0
         async for trace in self._matching(await self.database(), filters, test):
             groups.add(trace)
         rows = groups.rows()
@@ -224,6 +227,8 @@ class TraceCalls(Family):
         Args:
             span_id: which span.
         """
+        if absent(span_id):
+            return None
         db = await self.database()
         if (trace_id := self._traces_of.get(span_id)) is not None:
             span = await db.traces.get_span(trace_id, span_id)
@@ -247,15 +252,18 @@ class TraceCalls(Family):
         Args:
             trace_id: only spans of this trace.
             parent_span_id: only the direct children of this span.
-            limit: how many; None or 0: all.
+            limit: how many; None, 0 or less: all.
         """
+        if excluded(trace_id or None):
+            return []
+        limit = limit if limit is not None and limit > 0 else None
         db = await self.database()
         found: list[Span] = []
         async for spans in self._spans_by_trace(db, {"trace_id": trace_id} if trace_id else {}):
             found += [each for each in spans if not parent_span_id or each.parent_span_id == parent_span_id]
-            if limit and len(found) >= limit:
+            if limit is not None and len(found) >= limit:
                 break
-        found = found[:limit] if limit else found
+        found = found[:limit]
         for span in found:
             self._note_span(span)
         return [agno_span(span) for span in found]
@@ -298,6 +306,8 @@ class TraceCalls(Family):
             **_given(agent_id=agent_id, team_id=team_id, workflow_id=workflow_id),
             **_given(ended_from=low, started_to=high + _TICK if high else None),
         }
+        if excluded(*filters.values()):
+            return [], 0
         groups = SpanGroups(name, span_type)
         async for spans in self._spans_by_trace(await self.database(), filters):
             for span in spans:

@@ -20,6 +20,7 @@ from agno_clouddb.database import Database
 from agno_clouddb.errors import ConflictError, RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.entry_writes import digest, written
+from agno_clouddb.integrations.agno.ids import absent
 from agno_clouddb.records.entries import Entry
 from agno_clouddb.repositories.entries import Entries
 
@@ -124,6 +125,8 @@ class TranscriptCalls(Family):
         """Delete what sessions of agno's have appended to transcripts."""
         db = await self.database()
         for session_id in session_ids:
+            if absent(_of_agno(session_id)):
+                continue
             # Until none is left, so that what is appended meanwhile is not left behind without a head.
             while parts := [each async for each in _strongly(db.entries, _of_agno(session_id))]:
                 for head_id in {each.data["transcript"] for each in parts}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agno_clouddb.errors import InvalidRecord, NotProvisioned
 from agno_clouddb.integrations.agno.base import Family
+from agno_clouddb.integrations.agno.ids import absent
 from agno_clouddb.records.entries import Entry
 from agno_clouddb.stores.base import Key
 from agno_clouddb.stores.schema import COLLECTIONS
@@ -59,7 +60,8 @@ class VersionCalls(Family):
 
     async def get_latest_schema_version(self, table_name: str) -> str:
         """The version that was noted for a table; 2.0.0 when none was, so that agno's migrations look at all."""
-        entry = await (await self._entries()).get(f"{_KIND}:{table_name}")
+        noted = f"{_KIND}:{table_name}"
+        entry = None if absent(noted) else await (await self._entries()).get(noted)
         return _UNKNOWN if entry is None else str(entry.data["version"])
 
     async def upsert_schema_version(self, table_name: str, version: str) -> None:

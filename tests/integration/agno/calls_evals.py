@@ -94,7 +94,7 @@ NARROWED: tuple[dict[str, Any], ...] = (
 
 @st.composite
 def listings(draw: st.DrawFn) -> Call:
-    limit = draw(st.sampled_from((None, None, 0, 1, 2, 3, 20)))
+    limit = draw(st.sampled_from((None, None, 0, 1, 2, 3, 20, -1)))
     # By a column of which two may be alike, the order is left open.
     column, order = draw(
         st.sampled_from(

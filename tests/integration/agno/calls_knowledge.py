@@ -83,7 +83,7 @@ def rows(draw: st.DrawFn) -> Any:
 def listings(draw: st.DrawFn) -> Call:
     column = draw(st.sampled_from(("created_at", "created_at", "updated_at", None, "size", "access_count", "nothing")))
     ordered = column in ("created_at", "updated_at")
-    limit = draw(st.sampled_from((None, None, 0, 1, 2, 3, 20))) if ordered else None
+    limit = draw(st.sampled_from((None, None, 0, 1, 2, 3, 20, -1))) if ordered else None
     return Call(
         "get_knowledge_contents",
         {

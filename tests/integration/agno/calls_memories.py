@@ -115,7 +115,7 @@ NARROWED: tuple[dict[str, Any], ...] = (
 
 @st.composite
 def listings(draw: st.DrawFn) -> Call:
-    limit = draw(st.sampled_from((None, 0, 1, 2, 3, 20)))
+    limit = draw(st.sampled_from((None, 0, 1, 2, 3, 20, -1)))
     column = draw(
         st.sampled_from((None, "nothing", "updated_at", "updated_at", "memory_id", "memory", "topics", "input"))
     )
@@ -135,7 +135,7 @@ def listings(draw: st.DrawFn) -> Call:
 
 @st.composite
 def stats(draw: st.DrawFn) -> Call:
-    limit = draw(st.sampled_from((None, 1, 2)))
+    limit = draw(st.sampled_from((None, 1, 2, -1)))
     page = draw(st.sampled_from((None, 1, 2, 3) if limit is not None else (*(None,) * 9, 1)))
     return Call("get_user_memory_stats", {"limit": limit, "page": page, "user_id": draw(users)})
 

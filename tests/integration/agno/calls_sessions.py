@@ -56,7 +56,12 @@ DIFFERENCES = [
         "are stored as U+FFFD and as null, with a warning in the log; agno's SQLite keeps them",
     ),
     ("`created_at` and `updated_at` beyond the year 9999, as milliseconds are", "are refused with InvalidRecord"),
-    ("an empty `user_id`, ids over 512 bytes, a session name over 1,000 bytes", "are refused with InvalidRecord"),
+    (
+        "an empty `user_id`, ids that are empty, over 512 bytes or with control characters, and a session name over "
+        "1,000 bytes",
+        "are refused with InvalidRecord where they are written; what reads, lists or deletes by such an id or filter "
+        "is answered as by one that no record has",
+    ),
 ]
 
 _CREATED = 1_700_000_000
@@ -142,7 +147,7 @@ def call(method: str, **arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[
 
 @st.composite
 def listings(draw: st.DrawFn) -> Call:
-    limit = draw(st.sampled_from((None, 0, 1, 2, 20)))
+    limit = draw(st.sampled_from((None, 0, 1, 2, 20, -1)))
     arguments: dict[str, Any] = {
         "session_type": draw(st.sampled_from((None, *TYPES.values()))),
         "user_id": draw(users),
@@ -166,7 +171,7 @@ def listings(draw: st.DrawFn) -> Call:
 
 @st.composite
 def run_listings(draw: st.DrawFn) -> Call:
-    limit = draw(st.sampled_from((None, 1, 2)))
+    limit = draw(st.sampled_from((None, 1, 2, -1)))
     return Call(
         "get_runs",
         {

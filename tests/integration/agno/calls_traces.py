@@ -46,7 +46,7 @@ users = st.sampled_from((None, None, *USERS))
 agents, teams, workflows = (st.sampled_from((*[None] * 9, f"{kind}1", f"{kind}2")) for kind in "atw")
 sessions = st.sampled_from((*[None] * 4, "x1", "x2"))
 runs = st.sampled_from((*[None] * 6, "r1", "r2"))
-limits = st.sampled_from((None, 0, 1, 2, 20, 20))
+limits = st.sampled_from((None, 0, 1, 2, 20, 20, -1))
 pages = st.sampled_from((None, 0, 1, 1, 2))
 
 
@@ -218,7 +218,7 @@ CALLS: list[st.SearchStrategy[Call]] = [
         "get_spans",
         trace_id=st.sampled_from((*TRACES, "none")),
         parent_span_id=st.sampled_from((None, None, "t0-s0", "t1-s0", "none")),
-        limit=st.sampled_from((None, 0, 1, 2, 1000)),
+        limit=st.sampled_from((None, 0, 1, 2, 1000, -1)),
     ),
     call(
         "get_spans", parent_span_id=st.sampled_from(("t0-s0", "t2-s0", "none")), limit=st.sampled_from((None, 1, 1000))

@@ -6,21 +6,26 @@ import dataclasses
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from agno.db.base import AsyncBaseDb
+from hypothesis import strategies as st
 
 from agno_clouddb.integrations.agno import AsyncCloudDb
 from agno_clouddb.integrations.agno.pages import Bookmarks
 
-__all__ = ["Call", "Difference", "compare", "normalised"]
+__all__ = ["STRANGE", "Call", "Difference", "compare", "normalised", "strayed"]
+
+STRANGE = ("", "a\nb", "x" * 600)
+"""What no record can have as an id, and agno's SQLite may be asked for."""
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SLACK = 1_000  # seconds from now within which a moment counts as now
+_STRAYS = ("get_", "list_", "delete_", "rename_session", "cancel_pending_run")
 _READS = ("get_", "list_", "search_", "table_exists")
 
 
@@ -45,6 +50,19 @@ class Call:
 
     def __str__(self) -> str:
         return f"{self.method}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+@st.composite
+def strayed(draw: st.DrawFn, calls: st.SearchStrategy[Call]) -> Call:
+    """Calls, of which one in eight that read or delete by ids has one that no record can have."""
+    call = draw(calls)
+    ids = [name for name in call.arguments if name.endswith(("id", "ids")) or name == "linked_to"]
+    # Spans of whatever trace have no order.
+    if not call.method.startswith(_STRAYS) or call.method == "get_spans" or not ids or draw(st.integers(0, 7)):
+        return call
+    name, strange = draw(st.sampled_from(ids)), draw(st.sampled_from(STRANGE))
+    given = call.arguments[name]
+    return replace(call, arguments={**call.arguments, name: [*given, strange] if isinstance(given, list) else strange})
 
 
 class Difference(AssertionError):

@@ -40,7 +40,7 @@ from tests.integration.agno import (
     calls_transcripts,
     calls_versions,
 )
-from tests.integration.agno.differential import Call, compare
+from tests.integration.agno.differential import Call, compare, strayed
 
 FAMILIES = (
     calls_sessions,
@@ -72,7 +72,7 @@ DEADLINE = 60.0
 def sequences(*families: Any) -> st.SearchStrategy[list[Call]]:
     """Sequences of calls of some families, after those that come first in each."""
     first: list[Call] = [call for family in families for call in getattr(family, "FIRST", ())]
-    calls = st.one_of([call for family in families for call in family.CALLS])
+    calls = strayed(st.one_of([call for family in families for call in family.CALLS]))
     return st.lists(calls, min_size=1, max_size=MAX_CALLS).map(lambda drawn: [*first, *drawn])
 
 
