@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from threading import RLock
 from typing import Any, NamedTuple
 
+from agno_clouddb.integrations.agno.run_rows import components
 from agno_clouddb.integrations.agno.shapes import seconds
 from agno_clouddb.records.sessions import Run
 
-__all__ = ["RunPlace", "RunPlaces", "next_position"]
+__all__ = ["Appends", "RunPlace", "RunPlaces", "next_position"]
 
 _KNOWN = 10_000
 
@@ -21,6 +26,12 @@ class RunPlace(NamedTuple):
     position: int | None
     run_type: str | None
     created_at: int | None
+    components: Mapping[str, Any]
+
+    def over(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row that is written over the run."""
+        kept = {"run_index": self.position, "run_type": self.run_type, "created_at": self.created_at}
+        return {**row, **{name: value for name, value in kept.items() if value is not None}, **self.components}
 
 
 class RunPlaces:
@@ -38,7 +49,8 @@ class RunPlaces:
         """Runs of a session were read or written."""
         for run in runs:
             own: dict[str, Any] = run.model_extra or {}
-            place = RunPlace(session_id, own.get("position"), own.get("run_type"), seconds(run.created_at))
+            created = seconds(run.created_at)
+            place = RunPlace(session_id, own.get("position"), own.get("run_type"), created, components(run))
             _keep(self._places, run.run_id, place)
 
     def forget(self, run_id: str) -> None:
@@ -62,6 +74,53 @@ class RunPlaces:
     def forget_session(self, session_id: str) -> None:
         """A session was deleted, and may begin anew."""
         self._unread.pop(session_id, None)
+
+
+@dataclass(slots=True)
+class _Appending:
+    """A session to which runs are being appended."""
+
+    writers: int = 0
+    next: int = 0
+    taken: dict[str, int] = field(default_factory=dict)
+
+
+class Appends:
+    """Runs that are being appended to sessions: each gets a place of its own, also those of several event loops.
+
+    Nothing is kept of a session to which nobody is appending.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, _Appending] = {}
+        # Held for moments, never while anything is waited for. Each event loop is in a thread, and what one has left
+        # unfinished may end, as garbage, within any statement.
+        self._guard = RLock()
+
+    @contextmanager
+    def to(self, session_id: str) -> Iterator[Callable[[str, int], int]]:
+        """What is done while a run is appended: it is read where the session ends, a place is taken, the run written.
+
+        Yields:
+            A function that takes a place for a run, given its id and the first place after all runs that were read.
+        """
+        with self._guard:
+            session = self._sessions.setdefault(session_id, _Appending())
+            session.writers += 1
+        try:
+            yield partial(self._take, session)
+        finally:
+            with self._guard:
+                session.writers -= 1
+                if not session.writers:
+                    self._sessions.pop(session_id, None)
+
+    def _take(self, session: _Appending, run_id: str, free: int) -> int:
+        with self._guard:
+            if run_id not in session.taken:
+                session.taken[run_id] = max(free, session.next)
+                session.next = session.taken[run_id] + 1
+            return session.taken[run_id]
 
 
 def next_position(runs: Iterable[Run]) -> int:

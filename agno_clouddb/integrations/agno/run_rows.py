@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agno.db.utils import HISTORY_SKIP_STATUSES
@@ -10,16 +10,32 @@ from agno.db.utils import HISTORY_SKIP_STATUSES
 from agno_clouddb.integrations.agno.shapes import moment, seconds
 from agno_clouddb.records.sessions import Run
 
-__all__ = ["ROW", "context_runs", "in_order", "run_record", "run_row", "sortable"]
+__all__ = ["ROW", "apart", "components", "context_runs", "in_order", "run_record", "run_row", "sortable"]
+
+_COMPONENTS = ("agent_id", "team_id", "workflow_id")
 
 
-def run_record(row: dict[str, Any]) -> Run:
+def components(run: Run) -> dict[str, Any]:
+    """The agent, team and workflow in the row of a run: those with which it was first written, as agno keeps them."""
+    found: Mapping[str, Any] = (run.model_extra or {}).get("components") or run.data or {}
+    return {name: found.get(name) for name in _COMPONENTS}
+
+
+def apart(components: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record has of the agent, team and workflow of its row beside its data: nothing where they are the same."""
+    same = all(components[name] == data.get(name) for name in _COMPONENTS)
+    return {} if same else {"components": dict(components)}
+
+
+def run_record(row: Mapping[str, Any]) -> Run:
     """The record that keeps a row of agno's table of runs."""
+    data = row["run_data"] or {}
     own = {
         "run_type": row["run_type"],
         "user_id": row["user_id"],
         "position": row["run_index"],
         "updated_at": row["updated_at"],
+        **apart({name: row.get(name, data.get(name)) for name in _COMPONENTS}, data),
     }
     return Run(
         run_id=row["run_id"],
@@ -38,9 +54,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "run_id": run.run_id,
         "session_id": run.session_id,
         "run_type": own.get("run_type"),
-        "agent_id": data.get("agent_id"),
-        "team_id": data.get("team_id"),
-        "workflow_id": data.get("workflow_id"),
+        **components(run),
         "user_id": own.get("user_id"),
         "parent_run_id": data.get("parent_run_id"),
         "status": run.status,
@@ -56,11 +70,15 @@ ROW = tuple(run_row(Run(run_id="-")))
 
 
 def in_order(runs: Sequence[Run]) -> list[Run]:
-    """Runs by their place in the session, where they name one, as agno's tables order them."""
+    """Runs by their place in the session, where they name one, and by creation, as agno's tables order them.
 
-    def place(run: Run) -> tuple[int, int, str]:
+    Runs of one place and second, such as several processes may write at once, are in the order of their first writes.
+    """
+
+    def place(run: Run) -> tuple[int, int, str, str]:
         position = getattr(run, "position", None)
-        return (-1 if position is None else position, seconds(run.created_at) or 0, run.run_id)
+        created = seconds(run.created_at) or 0
+        return (-1 if position is None else position, created, run.run_index or "", run.run_id)
 
     return sorted(runs, key=place)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,9 @@ from agno_clouddb.errors import ConflictError, InvalidRecord, RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut
 from agno_clouddb.integrations.agno.ids import absent, possible
-from agno_clouddb.integrations.agno.run_places import RunPlaces, next_position
-from agno_clouddb.integrations.agno.run_rows import ROW, in_order, run_record, run_row, sortable
-from agno_clouddb.integrations.agno.shapes import moment, now, plain_json
+from agno_clouddb.integrations.agno.run_places import Appends, RunPlaces, next_position
+from agno_clouddb.integrations.agno.run_rows import ROW, apart, components, in_order, run_record, run_row, sortable
+from agno_clouddb.integrations.agno.shapes import now, plain_json
 from agno_clouddb.records.sessions import Run, Session
 from agno_clouddb.stores.base import Consistency
 
@@ -46,6 +46,7 @@ class RunCalls(Family):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._run_places = RunPlaces()
+        self._appends = Appends()
 
     async def get_run(self, run_id: str, deserialize: bool | None = True) -> AnyRun | dict[str, Any] | None:
         """A run of whatever session. None when there is none.
@@ -125,9 +126,12 @@ class RunCalls(Family):
         user_id: str | None = None,
         run_index: int | None = None,
     ) -> None:
-        """Write a run, in one request. A stored one keeps its place, its type and when it was created.
+        """Write a run, in one request. A stored one keeps its place, type, agent, team, workflow and ``created_at``.
 
-        Without ``run_index``, of a run that this process has not read or written, the newest runs are read before.
+        Without ``run_index``, of a run that this process has not read or written, the newest runs are read before, and
+        it comes after them: of several at once each gets a place of its own, as far as they are written by this object.
+        With it, a run that only other processes have read or written is written over whole, unless ``history_runs`` is
+        given.
 
         Args:
             run: what to write.
@@ -140,44 +144,41 @@ class RunCalls(Family):
             RecordNotFound: there is no such session.
         """
         db = await self.database()
-        record = run_record(build_single_run_row(run, session_id, user_id, run_index))
-        position = getattr(record, "position", None)
-        place = self._run_places.find(record.run_id)
-        if place is None and position is not None and self._history_runs is not None:
-            if await self._created(db, session_id, record, position):
+        row = build_single_run_row(run, session_id, user_id, run_index)
+        write = partial(db.sessions.append_run, session_id)
+        place = self._run_places.find(row["run_id"])
+        if place is None and row["run_index"] is not None and self._history_runs is not None:
+            if await self._created(db, session_id, row):
                 return
-            position = None  # it is there, at a place that is to be read
-        if place is None and position is None:
-            stored = await db.sessions.get_run(session_id, record.run_id, consistency="strong")
-            if stored is not None:
-                self._run_places.note(session_id, [stored])
-                place = self._run_places.find(record.run_id)
-            else:
-                record = _at(record, await self._next_position(db, session_id))
+            row["run_index"] = None  # it is there, at a place that is to be read
+        if place is None and row["run_index"] is None:
+            with self._appends.to(session_id):  # else a run that is appended since it was looked for would move
+                stored = await db.sessions.get_run(session_id, row["run_id"], consistency="strong")
+                if stored is None:
+                    self._note_written(session_id, await self._appended(db, session_id, row, write))
+                    return
+            self._run_places.note(session_id, [stored])
+            place = self._run_places.find(row["run_id"])
         if place is not None:
-            record = record.model_copy(
-                update={
-                    "position": place.position if place.position is not None else getattr(record, "position", None),
-                    "run_type": place.run_type or getattr(record, "run_type", None),
-                    "created_at": moment(place.created_at) or record.created_at,
-                }
-            )
-        self._note_written(session_id, await _written(partial(db.sessions.append_run, session_id), record))
+            row = place.over(row)
+        self._note_written(session_id, await _written(write, row))
 
     async def append_run_to_session_if_absent(
         self, session_id: str, run_dict: dict[str, Any], user_id: str | None = None
     ) -> bool | None:
-        """Write a run where its session has none of this id.
+        """Write a run where its session has none of this id, at the place that ``upsert_run`` would give it.
 
         Returns:
             Whether it was written: by one caller only. None when there is no such session.
         """
         db = await self.database()
-        record = run_record(build_single_run_row(run_dict, session_id, user_id, None))
+        row = build_single_run_row(run_dict, session_id, user_id, None)
+        write = partial(db.sessions.create_run, session_id)
         try:
-            if getattr(record, "position", None) is None:
-                record = _at(record, await self._next_position(db, session_id))
-            stored = await _written(partial(db.sessions.create_run, session_id), record)
+            if row["run_index"] is None:
+                stored = await self._appended(db, session_id, row, write)
+            else:
+                stored = await _written(write, row)
         except ConflictError:
             return False
         except RecordNotFound:
@@ -299,23 +300,33 @@ class RunCalls(Family):
             self._run_places.note(run.session_id or "", [run])
         return run
 
-    async def _created(self, db: Database, session_id: str, record: Run, index: int) -> bool:
+    async def _created(self, db: Database, session_id: str, row: Mapping[str, Any]) -> bool:
         """Write a run that is new, after those that agno was not given; False when it is stored already.
 
         Args:
             db: where.
             session_id: its session.
-            record: what to write.
-            index: its place among the runs that agno was given.
+            row: what to write, with its place among the runs that agno was given.
         """
         unread = self._run_places.unread(session_id)
-        position = index + unread if unread is not None else max(index, await self._next_position(db, session_id))
-        create = partial(db.sessions.create_run, session_id, exclusive=False)
+        write = partial(db.sessions.create_run, session_id, exclusive=False)
         try:
-            self._note_written(session_id, await _written(create, _at(record, position)))
+            if unread is None:
+                stored = await self._appended(db, session_id, row, write)
+            else:
+                stored = await _written(write, {**row, "run_index": row["run_index"] + unread})
         except ConflictError:
             return False
+        self._note_written(session_id, stored)
         return True
+
+    async def _appended(
+        self, db: Database, session_id: str, row: Mapping[str, Any], write: Callable[[Run], Awaitable[Run]]
+    ) -> Run:
+        """Write a run after all others of its session, and not before the place that it names."""
+        with self._appends.to(session_id) as take:
+            free = max(await self._next_position(db, session_id), row["run_index"] or 0)
+            return await _written(write, {**row, "run_index": take(row["run_id"], free)})
 
     async def _next_position(self, db: Database, session_id: str) -> int:
         """The place after all runs of a session, judged by the newest of them."""
@@ -353,20 +364,18 @@ def _patched(
         data["content"] = content_if_absent
     if attempt is not None:
         data["queue_attempt"] = attempt
-    return run.model_copy(update={"data": data, "status": fields.get("status") or run.status, "updated_at": now()})
+    update = {"data": data, "status": fields.get("status") or run.status, "updated_at": now()}
+    return run.model_copy(update={**update, **apart(components(run), data)})
 
 
 def _visible(run: Run, user_id: str | None) -> bool:
     return getattr(run, "user_id", None) in (None, user_id)
 
 
-async def _written(write: Callable[[Run], Awaitable[Run]], run: Run) -> Run:
-    """Write a run as it is, or as agno's own databases would keep it."""
+async def _written(write: Callable[[Run], Awaitable[Run]], row: Mapping[str, Any]) -> Run:
+    """Write the run of a row as it is, or as agno's own databases would keep it."""
+    run = run_record(row)
     try:
         return await write(run)
     except InvalidRecord:
         return await write(run.model_copy(update={"data": plain_json(run.data)}))
-
-
-def _at(run: Run, position: int) -> Run:
-    return run.model_copy(update={"position": position})

@@ -44,6 +44,11 @@ DIFFERENCES = [
         "is two runs, of which the one of the session written last is found; agno's SQLite moves neither",
     ),
     (
+        "`upsert_run(run_index=)`, without `history_runs`, of a run that only other processes have read or written",
+        "is made in one request: the place, the type, the agent, team and workflow are those given; agno's SQLite "
+        "keeps the first ones",
+    ),
+    (
         "order among sessions that were created or updated within one second",
         "is that of their ids, or of their writes; agno's SQLite has that of its rows",
     ),
@@ -61,6 +66,11 @@ DIFFERENCES = [
         "1,000 bytes",
         "are refused with InvalidRecord where they are written; what reads, lists or deletes by such an id or filter "
         "is answered as by one that no record has",
+    ),
+    (
+        "runs written at once without `run_index` by several processes, or by several `AsyncCloudDb`",
+        "may get one place; they then come in the order of `created_at` and of their first writes, the same for all "
+        "readers. Of one `AsyncCloudDb` each gets a place of its own; agno's SQLite and PostgreSQL hold a lock",
     ),
 ]
 
@@ -121,8 +131,10 @@ def runs(draw: st.DrawFn) -> Call:
         "parent_run_id": draw(st.sampled_from((None, None, None, "parent"))),
         "messages": [Message(role="user", content="hello", id="m", created_at=_CREATED)],
     }
-    make = (lambda: TeamRunOutput(team_id="c1", **values)) if team else (lambda: RunOutput(agent_id="c1", **values))
-    return Call("upsert_run", {"run": make, "session_id": session_id, "user_id": draw(users), "run_index": place})
+    who = draw(st.sampled_from(("c1", "c1", "c2")))
+    make = (lambda: TeamRunOutput(team_id=who, **values)) if team else (lambda: RunOutput(agent_id=who, **values))
+    index = draw(st.sampled_from((place, place, None)))
+    return Call("upsert_run", {"run": make, "session_id": session_id, "user_id": draw(users), "run_index": index})
 
 
 @st.composite
@@ -177,7 +189,8 @@ def run_listings(draw: st.DrawFn) -> Call:
         {
             "session_id": draw(st.sampled_from(EVERY)),
             "user_id": draw(users),
-            "agent_id": draw(st.sampled_from((None, None, "c1"))),
+            "agent_id": draw(st.sampled_from((None, None, "c1", "c2"))),
+            "team_id": draw(st.sampled_from((None, None, None, "c1"))),
             "status": draw(st.sampled_from((None, None, RunStatus.completed, RunStatus.running))),
             "limit": limit,
             "page": draw(st.sampled_from((None, 1, 2))) if limit is not None else None,

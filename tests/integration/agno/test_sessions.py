@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
@@ -12,6 +15,7 @@ from agno.run.status_persist import RunPersistOutcome
 from agno.session import AgentSession
 
 from agno_clouddb import ConflictError, Database, InvalidRecord, RecordNotFound, Run, Session, StoreUnavailable, connect
+from agno_clouddb.integrations.agno import AsyncCloudDb
 from agno_clouddb.integrations.agno.sessions import SessionCalls
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.testing import CountingStore, Fault, FaultyStore, script
@@ -62,6 +66,85 @@ async def test_a_session_and_a_run_that_16_workers_insert_are_inserted_by_one(da
     row = await workers[0].get_run("r", deserialize=False)
     assert isinstance(row, dict)
     assert row["run_data"]["by"] == answers.index(True)
+
+
+APPENDS: dict[str, Any] = {
+    "upsert_run": lambda db, run: db.upsert_run(run, "s"),
+    "append_run_to_session_if_absent": lambda db, run: db.append_run_to_session_if_absent("s", run),
+}
+"""Ways to write a run without saying where in its session it goes."""
+
+
+async def places(db: SessionCalls) -> list[int]:
+    rows, _ = cast("tuple[list[Any], int]", await db.get_runs(session_id="s", deserialize=False))
+    return [row["run_index"] for row in rows]
+
+
+@pytest.mark.parametrize("how", APPENDS)
+async def test_runs_that_are_written_at_once_without_a_place_get_one_after_the_other(how: str, backend: str) -> None:
+    async with connect(backend) as database:
+        (db, *_) = await begun([database])
+        for start in (0, 24):
+            runs = [{"run_id": f"r{start + n}", "agent_id": "a"} for n in range(24)]
+            await asyncio.gather(*(APPENDS[how](db, each) for each in runs))
+            assert await places(db) == list(range(start + 24))
+
+
+async def test_a_run_that_is_written_several_times_at_once_keeps_the_place_that_it_gets(backend: str) -> None:
+    async with connect(backend) as database:
+        (db, *_) = await begun([database])
+        await asyncio.gather(*(db.upsert_run({"run_id": f"r{n % 6}"}, "s") for n in range(24)))
+        assert await places(db) == list(range(6))
+
+
+def test_runs_that_are_written_at_once_from_several_event_loops_get_one_place_each(tmp_path: Path) -> None:
+    db = AsyncCloudDb(f"sqlite:///{tmp_path}/x.sqlite", provision=True)
+    asyncio.run(db.upsert_session(AgentSession(**SESSION)))
+    together = threading.Barrier(4)
+
+    async def write(loop: int) -> None:
+        await db.get_run("none")  # so that the database is open
+        together.wait()
+        how = [*APPENDS.values()][loop % 2]
+        await asyncio.gather(*(how(db, {"run_id": f"r{loop}-{n}"}) for n in range(6)))
+
+    threads = [threading.Thread(target=lambda loop=loop: asyncio.run(write(loop))) for loop in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert asyncio.run(places(db)) == list(range(24))
+
+
+async def test_runs_that_have_got_one_place_are_in_the_order_of_their_writes_for_all_readers(
+    databases: list[Database],
+) -> None:
+    first, second, *_ = await begun(databases)
+    for number, key in enumerate(("z", "a", "m")):
+        db = (first, second)[number % 2]
+        await db.get_session("s")  # so that it comes after what the other has written, whatever their clocks say
+        await db.upsert_run(run(key), "s", run_index=0)
+    for db in (first, second):
+        session = await db.get_session("s")
+        assert isinstance(session, AgentSession)
+        assert [each.run_id for each in session.runs or []] == ["z", "a", "m"]
+        assert [each.run_id for each in cast("list[RunOutput]", await db.get_runs("s"))] == ["z", "a", "m"]
+
+
+async def test_a_run_stays_its_agents_whatever_is_written_over_it() -> None:
+    async with connect("memory://") as database:
+        first, second, *_ = await begun([database])
+        written: dict[str, Any] = {"run_id": "r", "agent_id": "a", "team_id": "t"}
+        await first.upsert_run(written, "s")
+        await first.upsert_run({**written, "agent_id": "b", "team_id": None, "workflow_id": "w"}, "s", run_index=0)
+        await second.upsert_run({**written, "agent_id": "c"}, "s")
+        assert await first.update_run_in_session("s", "r", {"agent_id": "d"}) is RunPersistOutcome.UPDATED
+        row = await second.get_run("r", deserialize=False)
+        assert isinstance(row, dict)
+        assert (row["agent_id"], row["team_id"], row["workflow_id"]) == ("a", "t", None)
+        assert (row["run_data"]["agent_id"], row["run_data"]["team_id"]) == ("d", "t")
+        for agent, found in (("a", 1), ("d", 0)):
+            assert len(await second.get_runs(agent_id=agent)) == found
 
 
 async def test_of_what_16_workers_patch_in_one_run_nothing_is_lost(databases: list[Database]) -> None:
