@@ -92,7 +92,7 @@ def _key(mutation: Mutation) -> Any:
     [
         (MemoryStore(limits=Limits(100, 10, 1_000)), token(), RecordTooLarge),
         (Failing(), token(), StoreUnavailable),
-        (MemoryStore(), token(token_data={"access_token": SECRET, "at": float("nan")}), InvalidRecord),
+        (MemoryStore(), token(token_data={"access_token": SECRET, "at": 1 << 5_000}), InvalidRecord),
         (MemoryStore(), token(created_at="soon"), InvalidRecord),
         (MemoryStore(), token(provider=None), InvalidRecord),
         (MemoryStore(), token(user_id=7), InvalidRecord),
