@@ -54,6 +54,7 @@ from agno_clouddb.stores.schema import COLLECTIONS, DECLARED, REPLICATION, SHARD
 from agno_clouddb.stores.urls import StoreOptions, store_from_url
 from agno_clouddb.testing.engines import dynamodb_local
 
+HANG = 30.0  # seconds after which something counts as never happening
 KEY = Key("sessions", "a/b")
 LARGE = 1_000_000  # bytes: three chunks
 ON_ONE_DAY = {"metrics": {"date": "v"}}
@@ -677,7 +678,7 @@ class TestScan:
             assert script.calls == 3
             async with make(deadline=0.3) as hasty:
                 inject(hasty, name, refusal("ThrottlingException"), forever=True)
-                with anyio.fail_after(5), pytest.raises(Throttled):
+                with anyio.fail_after(HANG), pytest.raises(Throttled):
                     await hasty.scan("sessions", limit=1, since=since)
 
     @pytest.mark.parametrize("since", [None, "00000000000a-0000-000000000000"])
@@ -947,7 +948,7 @@ class TestLoad:
         async with make(deadline=0.3) as hasty:
             for name in ("put_item", "get_item", "query", "transact_write_items"):
                 inject(hasty, name, refusal("ThrottlingException"), forever=True)
-            with anyio.fail_after(5):
+            with anyio.fail_after(HANG):
                 with pytest.raises(Throttled) as raised:
                     await read(hasty)
                 assert isinstance(raised.value.__cause__, boto.ClientError)
@@ -1012,7 +1013,7 @@ class TestUnreachable:
 
     async def test_nobody_listens(self, unused_tcp_port: int) -> None:
         async with DynamoDBStore(endpoint_url=f"http://127.0.0.1:{unused_tcp_port}", deadline=1.0) as store:
-            with anyio.fail_after(30):
+            with anyio.fail_after(HANG):
                 with pytest.raises(StoreUnavailable, match="get_item"):
                     await read(store)
                 with pytest.raises(StoreUnavailable):
@@ -1023,7 +1024,7 @@ class TestUnreachable:
 
     async def test_nobody_answers(self, silent_port: int) -> None:
         async with DynamoDBStore(endpoint_url=f"http://127.0.0.1:{silent_port}", deadline=0.5) as store:
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG):
                 for call in (read(store), store.query(Query("sessions", "updated_at"), limit=1), store.provision()):
                     with pytest.raises(StoreUnavailable):
                         await call
@@ -1070,7 +1071,7 @@ class TestUnreachable:
         items = [item(Key("sessions", f"{n:04d}")) for n in range(1_000)]
         async with make(deadline=3.0) as hasty:
             inject(hasty, "put_item", *[pass_on] * 40, *[hang] * 1_000)
-            with anyio.fail_after(6):
+            with anyio.fail_after(HANG):
                 outcomes = await write(hasty, *map(Put, items))
         done = [isinstance(each, Stored) for each in outcomes]
         failed = [each for each in outcomes if isinstance(each, Failed)]

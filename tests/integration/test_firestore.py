@@ -51,6 +51,7 @@ from agno_clouddb.stores.schema import DECLARED, Collection
 
 pytestmark = pytest.mark.firestore
 
+HANG = 30.0  # seconds after which something counts as never happening
 KEY = Key("sessions", "a/b")
 BY_CREATION = Query("sessions", "created_at")
 MakeStore = Callable[..., Awaitable[FirestoreStore]]
@@ -880,7 +881,7 @@ class TestLifecycle:
         self, make_store: MakeStore, unused_tcp_port: int
     ) -> None:
         store = await make_store(emulator_host=f"127.0.0.1:{unused_tcp_port}", deadline=0.5)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             with pytest.raises(StoreUnavailable) as caught:
                 await store.get([KEY])
             assert caught.value.__cause__ is not None
@@ -899,7 +900,7 @@ class TestLifecycle:
         server = await asyncio.start_server(lambda _, writer: accepted.append(writer), "127.0.0.1", 0)
         host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         store = await make_store(emulator_host=host, deadline=0.3)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             with pytest.raises(StoreUnavailable):
                 await store.get([KEY])
             [outcome] = await write(store, Put(item()))
@@ -918,7 +919,7 @@ class TestLifecycle:
         sent = store.usage.copy()
         reading = asyncio.create_task(store.get([KEY]))
         writing = asyncio.create_task(write(store, Put(item(data=os.urandom(3_000_000)))))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while store.usage.since(sent).requests.total() < 2:  # noqa: ASYNC110  # no event tells of a request
                 await asyncio.sleep(0)
         await store.aclose()
