@@ -43,7 +43,7 @@ from agno_clouddb.stores.base import (
 from agno_clouddb.stores.clock import HybridClock
 from agno_clouddb.stores.firestore import FirestoreStore
 from agno_clouddb.stores.firestore.client import Connection
-from agno_clouddb.stores.firestore.faults import Fault
+from agno_clouddb.stores.firestore.faults import Backoff, Fault
 from agno_clouddb.stores.firestore.indexes import pairs
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.stores.scans import encode_cursor
@@ -808,6 +808,42 @@ class TestLostAnswers:
         assert isinstance(outcome.error, Throttled)
         assert not outcome.applied
 
+    @pytest.mark.parametrize("fault", [Fault("RESOURCE_EXHAUSTED", "quota"), Fault("ABORTED", "contention")])
+    async def test_a_write_that_runs_out_of_time_says_what_it_had_met_before(
+        self, store: FirestoreStore, answers: LostAnswers, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def late(*_: object, **__: object) -> None:
+            raise Fault("DEADLINE_EXCEEDED", "Deadline Exceeded")
+
+        answers.script = [fault]
+        answers.applied = False
+        monkeypatch.setattr(Connection, "batch_get", late)
+        [outcome] = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert isinstance(outcome.error, Throttled)
+        assert f"{fault.details}; then the deadline passed" in str(outcome.error)
+        assert not outcome.applied
+
+    async def test_a_read_that_runs_out_of_time_says_what_it_had_met_before(
+        self, store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        faults = [
+            Fault("RESOURCE_EXHAUSTED", "quota", RuntimeError("driver")),
+            Fault("DEADLINE_EXCEEDED", "", sent=False),
+        ]
+
+        async def attempt(*_: object, **__: object) -> None:
+            raise faults.pop(0)
+
+        async def at_once(backoff: Backoff) -> bool:
+            return bool(faults)
+
+        monkeypatch.setattr(Connection, "_attempt", attempt)
+        monkeypatch.setattr(Backoff, "pause", at_once)
+        with pytest.raises(Throttled, match="quota; then the deadline passed") as caught:
+            await store.get([KEY])
+        assert isinstance(caught.value.__cause__, RuntimeError)
+
     async def test_what_cannot_succeed_later_is_not_sent_again(
         self, store: FirestoreStore, answers: LostAnswers
     ) -> None:
@@ -878,9 +914,11 @@ class TestConcurrency:
 
 class TestLifecycle:
     async def test_a_host_that_does_not_listen_is_unavailable_within_the_deadline(
-        self, make_store: MakeStore, unused_tcp_port: int
+        self, make_store: MakeStore, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        store = await make_store(emulator_host=f"127.0.0.1:{unused_tcp_port}", deadline=0.5)
+        # Pauses of full length: the last attempt comes well before the deadline, which would else cut it off.
+        monkeypatch.setattr("agno_clouddb.concurrency.random.uniform", lambda _, longest: longest)
+        store = await make_store(emulator_host=f"127.0.0.1:{unused_tcp_port}", deadline=1.0)
         async with asyncio.timeout(HANG):
             with pytest.raises(StoreUnavailable) as caught:
                 await store.get([KEY])

@@ -277,12 +277,14 @@ class Connection:
 
     async def _read(self, send: _Send[T], method: _Method, request: Message, until: float) -> T:
         backoff = Backoff(until)
+        met: Fault | None = None
         while True:
             try:
                 return await self._attempt(send, method, request, until)
             except Fault as fault:
+                met = fault.after(met)
                 if not fault.transient or not await backoff.pause():
-                    raise
+                    raise met from fault.cause
 
     async def _attempt(self, send: _Send[T], method: _Method, request: Message, until: float) -> T:
         timeout = until - asyncio.get_running_loop().time()

@@ -25,6 +25,7 @@ __all__ = ["Backoff", "Fault"]
 _CONFLICTS = frozenset({"FAILED_PRECONDITION", "ALREADY_EXISTS", "NOT_FOUND", "ABORTED"})
 _TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "CANCELLED", "ABORTED"})
 _THROTTLED = "RESOURCE_EXHAUSTED"
+_LATE = "DEADLINE_EXCEEDED"
 _MESSAGE_TOO_LARGE = ("larger than max", "exceeds maximum size")
 _NOT_CONNECTED = "failed to connect to all addresses"
 _NO_CREDENTIALS = "Getting metadata from plugin failed"
@@ -71,6 +72,12 @@ class Fault(Exception):
     def unknown(self) -> bool:
         """Whether a commit that ended so may have been applied all the same."""
         return self.sent and self.code in _TRANSIENT and self.code != "ABORTED"
+
+    def after(self, met: Fault | None) -> Fault:
+        """This fault of a call that has met another one before, which says why when this one is that time ran out."""
+        if met is None or self.code != _LATE:
+            return self
+        return Fault(met.code, f"{met.details}; then the deadline passed", met.cause or self.cause, sent=met.sent)
 
     def error(
         self, store: str, *, collection: str | None = None, key: Key | None = None, index: str = ""

@@ -75,7 +75,11 @@ class Reader:
         return items
 
     async def _get_batch(self, keys: Sequence[Key], until: float, dead: bool) -> dict[Key, Item]:
-        snapshots, answers = await self._snapshots(keys, until)
+        try:
+            snapshots, answers = await self._snapshots(keys, until)
+        except Fault as fault:
+            key = keys[0] if len(keys) == 1 else None
+            raise fault.error(self._name, collection=keys[0].collection, key=key) from fault.cause
         now = self._now()
         live = [each for each in snapshots if each.item.live(now)]
         items = {each.item.key: each.item for each in snapshots} if dead else {}
@@ -92,7 +96,11 @@ class Reader:
         return self._seen(document, key)
 
     async def heads(self, keys: Iterable[Key], until: float) -> dict[Key, Snapshot]:
-        """What is stored under ``keys``, be it expired or a tombstone, without payloads."""
+        """What is stored under ``keys``, be it expired or a tombstone, without payloads.
+
+        Raises:
+            Fault: as it is, for a writer who knows what else has been met.
+        """
         heads: dict[Key, Snapshot] = {}
         for some in await self._in_batches(list(keys), lambda batch: self._heads(batch, until)):
             heads |= some
@@ -113,7 +121,7 @@ class Reader:
         self, keys: Sequence[Key], until: float, *, mask: Sequence[str] = ()
     ) -> tuple[list[Snapshot], Answers]:
         wanted = {self._layout.document(key): key for key in keys}
-        answers = await self._batch_get(wanted, until, mask=mask)
+        answers = await self._connection.batch_get(list(wanted), until, mask=mask)
         snapshots = [self._seen(document, wanted[document.name]) for document in answers.documents]
         self._forget_missing(keys, snapshots)
         return snapshots, answers
@@ -194,13 +202,6 @@ class Reader:
         needed = " and ".join(map(str, indexes_for(query, self._layout.prefix)))
         return fault.error(self._name, collection=query.collection, index=needed)
 
-    async def _batch_get(self, wanted: dict[str, Key], until: float, *, mask: Sequence[str] = ()) -> Answers:
-        try:
-            return await self._connection.batch_get(list(wanted), until, mask=mask)
-        except Fault as fault:
-            key = next(iter(wanted.values()))
-            raise fault.error(self._name, collection=key.collection, key=_only(wanted.values())) from fault.cause
-
     async def _with_payloads(self, snapshots: Sequence[Snapshot], answers: Answers, until: float) -> list[Item]:
         """The items of ``snapshots``, with the payloads that are in chunks.
 
@@ -276,8 +277,3 @@ def _fields_of(query: Query) -> set[str]:
     """The fields that a query looks at."""
     ranged = (each.field for each in query.ranges)
     return {query.sort, *query.equals, *query.any_of, *query.contains, *ranged}
-
-
-def _only(keys: Iterable[Key]) -> Key | None:
-    several = list(keys)
-    return several[0] if len(several) == 1 else None

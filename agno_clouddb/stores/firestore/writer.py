@@ -119,9 +119,15 @@ class Writer:
         """
         work = [_Pending(each, self._tokens.get(each.key)) for each in mutations]
         backoff = Backoff(until)
+        met: Fault | None = None
         while pending := [each for each in work if each.outcome is None]:
             try:
                 decided = await self._decide(pending, until, atomic=atomic)
+            except Fault as fault:
+                why = fault.after(met)
+                for each in pending:
+                    each.fail(why.error(self._name, key=each.key) if why is fault else self._unfinished(each, why))
+                break
             except CloudDBError as error:
                 for each in pending:
                     each.fail(error)
@@ -129,11 +135,12 @@ class Writer:
             ready = self._ready(pending, decided, atomic=atomic)
             if not ready:
                 continue
-            fault = await self._send(ready, until, atomic=atomic)
-            if fault is not None and not await backoff.pause():
+            sent = await self._send(ready, until, atomic=atomic)
+            met = None if sent is None else sent.after(met)
+            if met is not None and not await backoff.pause():
                 for each in pending:
                     if each.outcome is None:
-                        each.fail(self._unfinished(each, fault))
+                        each.fail(self._unfinished(each, met))
         return [each.outcome for each in work if each.outcome is not None]
 
     def check(self, mutations: Sequence[Mutation]) -> None:
