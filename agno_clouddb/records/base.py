@@ -78,6 +78,19 @@ class Record(BaseModel):
         default=False, exclude=True, description="Read without one of the stores of a fan-out; never stored"
     )
 
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """A record of values that may be of any type.
+
+        Raises:
+            InvalidRecord: one of them is not of its attribute's type; names it, where the constructor raises pydantic's
+                ValidationError.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise _of_another_type(error, cls.collection.name) from error
+
     @property
     def key(self) -> Key:
         """Where the record is stored.
@@ -162,9 +175,7 @@ class Record(BaseModel):
         try:
             self.__pydantic_validator__.validate_python(self.__dict__, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            path = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in first["loc"])
-            raise InvalidRecord(path.lstrip("."), first["msg"], collection=self.collection.name) from error
+            raise _of_another_type(error, self.collection.name) from error
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -189,3 +200,10 @@ class Record(BaseModel):
             raise CloudDBError(
                 "a stored record is not as this library writes it", key=item.key, remedy=str(error)
             ) from error
+
+
+def _of_another_type(error: ValidationError, collection: str) -> InvalidRecord:
+    """The error for the first attribute that pydantic names."""
+    first = error.errors(include_url=False)[0]
+    path = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in first["loc"])
+    return InvalidRecord(path.lstrip("."), first["msg"], collection=collection)

@@ -140,9 +140,9 @@ class Evals(Records[EvalRun]):
         """
         return await self._count(filters)
 
-    async def rename(self, id: str, name: str, *, user_id: str | None = None) -> EvalRun:
-        """Set the name of an evaluation run. Results and errors are those of ``update``."""
-        if not isinstance(name, str):
+    async def rename(self, id: str, name: str | None, *, user_id: str | None = None) -> EvalRun:
+        """Set the name of an evaluation run; None takes it away. Results and errors are those of ``update``."""
+        if name is not None and not isinstance(name, str):
             raise InvalidRecord("name", f"is of type {type(name).__name__}, not text", collection="evals")
         return await self.update(id, lambda run: run.model_copy(update={"name": name}), user_id=user_id)
 

@@ -15,8 +15,7 @@ from agno_clouddb.database import Database
 from agno_clouddb.errors import ConflictError
 from agno_clouddb.integrations.agno.columns import cut, in_order
 from agno_clouddb.integrations.agno.entry_lists import EntryLists
-from agno_clouddb.integrations.agno.entry_writes import digest
-from agno_clouddb.integrations.agno.ids import absent
+from agno_clouddb.integrations.agno.entry_writes import digest, named
 from agno_clouddb.integrations.agno.tables import ListedBy, Table
 from agno_clouddb.integrations.agno.taken import repeated, taken
 from agno_clouddb.records.entries import Entry
@@ -95,9 +94,7 @@ class AccountCalls(EntryLists):
             return None
         if not include_revoked:
             return await self._account_led_to(_name_id(name))
-        if absent(_group(name)):
-            return None
-        page = await (await self._entries()).list(group=_group(name), limit=1)
+        page = await (await self._entries()).list(group=named(SERVICE_ACCOUNTS.kind, name), limit=1)
         return dict(page.items[0].data) if page.items else None
 
     async def get_service_accounts(
@@ -198,8 +195,6 @@ class AccountCalls(EntryLists):
 
     async def _account_led_to(self, id: str) -> dict[str, Any] | None:
         """The account that a further entry leads to."""
-        if absent(id):
-            return None
         db = await self.database()
         pointer = await db.entries.get(id, consistency="strong")
         entry = None if pointer is None else await _account(db, pointer.data["id"])
@@ -210,7 +205,7 @@ def _entry(row: dict[str, Any]) -> Entry:
     """The entry that keeps a whole row: listed by its name, and by whether it is revoked."""
     return SERVICE_ACCOUNTS.entry(
         row,
-        group=_group(row["name"]),
+        group=named(SERVICE_ACCOUNTS.kind, row["name"]),
         state=_ACTIVE if row["revoked_at"] is None else _REVOKED,
     )
 
@@ -225,12 +220,8 @@ def _token_id(token_hash: str) -> str:
     return f"{_TOKENS}:{digest(token_hash)}"
 
 
-def _group(name: str) -> str:
-    return f"{SERVICE_ACCOUNTS.kind}:{name}"
-
-
 def _name_id(name: str) -> str:
-    return f"{_NAMES}:{name}"
+    return named(_NAMES, name)
 
 
 def _is_for(account: Entry, user_id: str | None) -> bool:

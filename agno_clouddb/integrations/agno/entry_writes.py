@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable
 
+from agno_clouddb.integrations.agno.kept import indexed
 from agno_clouddb.integrations.agno.taken import repeated
 from agno_clouddb.records.entries import Entry
 from agno_clouddb.repositories.entries import Entries
 
-__all__ = ["digest", "written"]
+__all__ = ["digest", "named", "written"]
 
 
 def digest(*texts: str) -> str:
@@ -20,6 +21,12 @@ def digest(*texts: str) -> str:
         64 hexadecimal digits, SHA-256.
     """
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def named(kind: str, name: str) -> str:
+    """What stands for a name, which may be any text, in an id or a field: its digest, where none can have the name."""
+    text = f"{kind}:{name}"
+    return text if indexed(text) is not None else f"{kind}:{digest(name)}"
 
 
 async def written(entries: Entries, entry: Entry, change: Callable[[Entry], Entry]) -> Entry:

@@ -161,16 +161,18 @@ class EvalCalls(Family):
         return rows, await db.evals.count(**filters) if total is None else total
 
     async def rename_eval_run(
-        self, eval_run_id: str, name: str, deserialize: bool | None = True, user_id: str | None = None
+        self, eval_run_id: str, name: str | None, deserialize: bool | None = True, user_id: str | None = None
     ) -> EvalRunRecord | dict[str, Any] | None:
         """Set the name of a run, in two requests; None when there is no such run, or not this user's.
 
         Args:
             eval_run_id: which run.
-            name: the new name.
+            name: the new name; None: it has none any more.
             deserialize: what is stored is returned as a run object; or else as its row, a dict.
             user_id: only when it belongs to this user.
         """
+        if absent(eval_run_id) or excluded(user_id):
+            return None
         try:
             run = await (await self.database()).evals.rename(eval_run_id, name, user_id=user_id)
         except RecordNotFound:  # or NotOwner, which is one
@@ -179,6 +181,8 @@ class EvalCalls(Family):
 
     async def update_eval_run_user_id(self, eval_run_id: str, user_id: str) -> None:
         """Make a run a user's, whosever it is, in two requests; nothing when there is no such run."""
+        if absent(eval_run_id):
+            return
         try:
             await (await self.database()).evals.assign(eval_run_id, user_id)
         except RecordNotFound:
@@ -191,7 +195,7 @@ def eval_record(run: EvalRunRecord) -> EvalRun:
     values = {name: plain(value) for name, value in values.items()}
     values |= {name: plain_json(values[name]) for name in _JSON}
     values |= {name: placed(values[name]) for name in _TIMES}
-    return EvalRun(**values)
+    return EvalRun.checked(**values)
 
 
 def eval_row(run: EvalRun) -> dict[str, Any]:

@@ -11,16 +11,21 @@ from agno_clouddb.errors import ConflictError, InvalidRecord, RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut, in_order, placed
 from agno_clouddb.integrations.agno.ids import absent, excluded
+from agno_clouddb.integrations.agno.kept import Fitting, indexed, object_alone
 from agno_clouddb.integrations.agno.shapes import plain_json, seconds
 from agno_clouddb.records.base import plain
 from agno_clouddb.records.knowledge import EVERYONE, KnowledgeContent
 from agno_clouddb.repositories.base import Page
 
-__all__ = ["KnowledgeCalls", "knowledge_record", "knowledge_row"]
+__all__ = ["CONTENTS", "KnowledgeCalls", "knowledge_record", "knowledge_row"]
 
 _STEP = 500
 _ATTEMPTS = 10
 _TIMES = ("created_at", "updated_at")
+_WRITTEN = ("name", "description", "metadata", "status_message")
+
+CONTENTS = Fitting({**dict.fromkeys(("type", "status", "linked_to"), indexed), "metadata": object_alone})
+"""How agno's columns fit into a record: what belongs to a ``Knowledge`` without a name is linked to an empty one."""
 
 
 class KnowledgeCalls(Family):
@@ -54,14 +59,14 @@ class KnowledgeCalls(Family):
         A page by ``created_at``, or without a sort, costs what the list of one page costs, after the page before it was
         read within a minute, and else the reading of all up to it; with ``user_id`` two lists, of what is the user's
         and of what is nobody's. The total is counted by the store where the page does not show it. By any other column
-        all that match are read.
+        all that match are read, and for a ``linked_to`` that no index can have, such as an empty one, all others too.
 
         Args:
             limit: how many; None: all.
             page: which page of so many, from 1 on.
             sort_by: a column. Contents without a value come first.
             sort_order: ``asc``; or else the greatest first.
-            linked_to: only contents of this knowledge base.
+            linked_to: only contents of this knowledge base; empty: only those of one without a name.
             user_id: only this user's and nobody's.
 
         Raises:
@@ -71,16 +76,17 @@ class KnowledgeCalls(Family):
         validate_pagination(limit, page)
         if sort_by is not None and sort_by not in KnowledgeRow.model_fields:
             raise InvalidRecord("sort_by", f"{sort_by!r} is no column of contents", collection="knowledge")
-        if excluded(linked_to):
-            return [], 0
         db = await self.database()
         owned = {"audience": EVERYONE} if excluded(user_id) else {"visible_to": user_id}
-        filters: dict[str, Any] = {"linked_to": linked_to, **owned}
-        if sort_by not in (None, "created_at"):
-            contents = [each async for each in db.knowledge.iterate(sort="created_at", page_size=_STEP, **filters)]
-            rows = _sorted([knowledge_row(each) for each in contents], str(sort_by), sort_order)
+        base = indexed(linked_to)
+        filters: dict[str, Any] = {"linked_to": base, **owned}
+        by_creation = sort_by in (None, "created_at")
+        sort: Any = "-created_at" if sort_by == "created_at" and sort_order != "asc" else "created_at"
+        if not by_creation or base is not linked_to:
+            rows = [knowledge_row(each) async for each in db.knowledge.iterate(sort=sort, page_size=_STEP, **filters)]
+            rows = [row for row in rows if linked_to in (None, row.linked_to)]
+            rows = rows if by_creation else _sorted(rows, str(sort_by), sort_order)
             return [*cut(rows, limit, page)], len(rows)
-        sort: Any = "created_at" if sort_by is None or sort_order == "asc" else "-created_at"
 
         async def listed(size: int, cursor: str | None) -> Page[KnowledgeContent]:
             return await db.knowledge.list(sort=sort, limit=size, cursor=cursor, **filters)
@@ -127,26 +133,27 @@ class KnowledgeCalls(Family):
 def knowledge_record(row: KnowledgeRow) -> KnowledgeContent:
     """The record that keeps a row of agno's."""
     values: dict[str, Any] = {name: plain(value) for name, value in row.model_dump().items()}
-    values["metadata"] = plain_json(values["metadata"])
+    values |= {name: plain_json(values[name]) for name in _WRITTEN}
     for name in _TIMES:
         values[name] = placed(values[name]) if values[name] is not None else None
-    return KnowledgeContent(**values)
+    return KnowledgeContent.checked(**CONTENTS.fitted(values))
 
 
 def knowledge_row(content: KnowledgeContent) -> KnowledgeRow:
     """A content as a row of agno's table."""
-    values: dict[str, Any] = {name: getattr(content, name) for name in KnowledgeRow.model_fields}
+    values = CONTENTS.given(content, KnowledgeRow.model_fields)
     return KnowledgeRow(**{**values, **{name: seconds(values[name]) for name in _TIMES}})
 
 
 def _merged(stored: KnowledgeContent, given: KnowledgeContent) -> KnowledgeContent:
     if given.user_id is not None and stored.user_id != given.user_id:
         raise ValueError(f"Knowledge content {given.id} not found")
-    columns = {name: getattr(given, name) for name in KnowledgeRow.model_fields if getattr(given, name) is not None}
+    row = CONTENTS.given(given, KnowledgeRow.model_fields)
+    columns = {name: value for name, value in row.items() if value is not None}
     for name in _TIMES:
         if name in columns and seconds(columns[name]) == seconds(getattr(stored, name)):
             del columns[name]
-    return stored.model_copy(update=columns)
+    return CONTENTS.changed(stored, columns)
 
 
 def _sorted(rows: list[KnowledgeRow], column: str, order: str | None) -> list[KnowledgeRow]:

@@ -10,6 +10,7 @@ from agno_clouddb.errors import RecordNotFound
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut, in_order
 from agno_clouddb.integrations.agno.ids import absent, excluded
+from agno_clouddb.integrations.agno.kept import Fitting, as_object, object_alone
 from agno_clouddb.integrations.agno.shapes import plain_json, seconds
 from agno_clouddb.records.learnings import Learning
 from agno_clouddb.repositories.base import MAX_PAGE, Page
@@ -33,6 +34,9 @@ _COLUMNS = (
 )
 _TIMES = ("created_at", "updated_at")
 _STEP = 500
+
+_LEARNINGS = Fitting({"content": as_object, "metadata": object_alone})
+"""How agno's columns of JSON, which take any, fit into a record."""
 
 
 class LearningCalls(Family):
@@ -76,7 +80,7 @@ class LearningCalls(Family):
             entity_type=entity_type,
         )
         found = await self._all_learnings(filters)
-        return {"content": found[0].content} if found else None
+        return _LEARNINGS.given(found[0], ("content",)) if found else None
 
     async def upsert_learning(
         self,
@@ -97,22 +101,20 @@ class LearningCalls(Family):
         Of one that is there, content and metadata are replaced; whom and what it is about stays as it was.
         """
         self._learning_writes += 1
-        db = await self.database()
-        await db.learnings.overwrite(
-            Learning(
-                learning_id=id,
-                learning_type=learning_type,
-                content=plain_json(content),
-                user_id=user_id,
-                agent_id=agent_id,
-                team_id=team_id,
-                session_id=session_id,
-                namespace=namespace,
-                entity_id=entity_id,
-                entity_type=entity_type,
-                metadata=plain_json(metadata),
-            )
-        )
+        values = {
+            "learning_id": id,
+            "learning_type": learning_type,
+            "content": plain_json(content),
+            "user_id": user_id,
+            "agent_id": agent_id,
+            "team_id": team_id,
+            "session_id": session_id,
+            "namespace": namespace,
+            "entity_id": entity_id,
+            "entity_type": entity_type,
+            "metadata": plain_json(metadata),
+        }
+        await (await self.database()).learnings.overwrite(Learning.checked(**_LEARNINGS.fitted(values)))
 
     async def delete_learning(self, id: str) -> bool:
         """Delete a learning, in one request.
@@ -131,16 +133,22 @@ class LearningCalls(Family):
         Returns:
             Whether it is.
         """
+        if absent(id):
+            return False
         self._learning_writes += 1
         update = {"content": plain_json(content), "metadata": plain_json(metadata)}
         try:
-            await (await self.database()).learnings.update(id, lambda learning: learning.model_copy(update=update))
+            await (await self.database()).learnings.update(id, lambda learning: _LEARNINGS.changed(learning, update))
         except RecordNotFound:
             return False
         return True
 
-    async def delete_user_learnings(self, user_id: str, learning_type: str | None = None) -> int:
+    async def delete_user_learnings(self, user_id: str | None, learning_type: str | None = None) -> int:
         """Delete all learnings about a user, or those of one type.
+
+        Args:
+            user_id: the user; None: those about nobody, for which all of the type are read.
+            learning_type: only those of this type.
 
         Returns:
             How many there were.
@@ -348,9 +356,7 @@ class LearningCalls(Family):
 
 def learning_row(learning: Learning) -> dict[str, Any]:
     """The row of a learning, as agno's own tables have it."""
-    return {name: getattr(learning, name) for name in _COLUMNS} | {
-        name: seconds(getattr(learning, name)) for name in _TIMES
-    }
+    return _LEARNINGS.given(learning, _COLUMNS) | {name: seconds(getattr(learning, name)) for name in _TIMES}
 
 
 def _filters(**given: str | None) -> LearningFilters | None:
@@ -368,5 +374,9 @@ def _sorted(learnings: list[Learning], column: str, ascending: bool) -> list[Lea
     """Learnings by a column, as SQLite orders their rows; by one that there is not, as they are."""
     if column not in (*_COLUMNS, *_TIMES):
         return learnings
-    as_json = column in ("content", "metadata")
-    return in_order(learnings, lambda each: getattr(each, column), ascending=ascending, as_json=as_json)
+    return in_order(
+        learnings,
+        lambda each: _LEARNINGS.given(each, (column,))[column],
+        ascending=ascending,
+        as_json=column in _LEARNINGS.fits,
+    )

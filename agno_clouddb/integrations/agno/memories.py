@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -12,11 +13,12 @@ from agno.db.utils import validate_pagination
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut, in_order, placed
 from agno_clouddb.integrations.agno.ids import absent, excluded, possible
-from agno_clouddb.integrations.agno.shapes import moment, now, seconds
+from agno_clouddb.integrations.agno.kept import Fitting, as_text, as_texts
+from agno_clouddb.integrations.agno.shapes import moment, now, plain_json, seconds
 from agno_clouddb.records import memories as records
 from agno_clouddb.repositories.base import Page
 
-__all__ = ["MemoryCalls", "memory_record", "memory_row"]
+__all__ = ["MEMORIES", "MemoryCalls", "memory_record", "memory_row"]
 
 _COLUMNS = (
     "memory_id",
@@ -31,7 +33,11 @@ _COLUMNS = (
     "updated_at",
 )
 _JSON = ("memory", "topics")
+_TEXTS = ("input", "feedback")
 _STEP = 500
+
+MEMORIES = Fitting({"memory": as_text, "topics": as_texts})
+"""How agno's columns of JSON, which take any, fit into a record."""
 
 
 class MemoryCalls(Family):
@@ -54,7 +60,10 @@ class MemoryCalls(Family):
         """All topics, each once, in the order of their text. Reads all memories, or all of one user."""
         if excluded(user_id):
             return []
-        return list(await (await self.database()).memories.topics(user_id=user_id))
+        found: set[str] = set()
+        async for memory in (await self.database()).memories.iterate(user_id=user_id, page_size=_STEP):
+            found.update(_listed(memory_row(memory)["topics"]))
+        return sorted(found, key=str)
 
     async def get_user_memory(
         self, memory_id: str, deserialize: bool | None = True, user_id: str | None = None
@@ -96,7 +105,7 @@ class MemoryCalls(Family):
             agent_id: only memories of this agent.
             team_id: only memories of this team.
             topics: only those that have all of these topics, whatever their case.
-            search_content: only those that contain this text, whatever its case.
+            search_content: only those that contain this text, whatever its case; those that are no text, in JSON.
             limit: how many; None: all.
             page: which page of so many, from 1 on.
             sort_by: a column; an unknown one sorts nothing.
@@ -187,7 +196,7 @@ class MemoryCalls(Family):
         """Write memories as ``upsert_user_memory`` does, in batches several of which are under way at once.
 
         Args:
-            memories: what to write; of two with one id the later one stands.
+            memories: what to write, without what is None; of two with one id the later one stands.
             deserialize: what is stored is returned as memory objects; or else as rows.
             preserve_updated_at: they were updated when they say; else now.
 
@@ -197,8 +206,9 @@ class MemoryCalls(Family):
         Raises:
             BulkWriteError: some are not stored; says which, and why. The others are.
         """
-        written = [memory_record(memory) for memory in memories]
-        for memory, record in zip(memories, written, strict=True):
+        given = [memory for memory in memories if memory is not None]
+        written = [memory_record(memory) for memory in given]
+        for memory, record in zip(given, written, strict=True):
             if not preserve_updated_at:
                 record.updated_at = placed(now())
             elif memory.updated_at is not None:
@@ -226,23 +236,15 @@ def memory_record(memory: UserMemory) -> records.UserMemory:
     if memory.memory_id is None:
         memory.memory_id = str(uuid4())
     created = placed(memory.created_at if memory.created_at is not None else now())
-    return records.UserMemory(
-        memory=memory.memory,
-        memory_id=memory.memory_id,
-        topics=memory.topics,
-        user_id=memory.user_id,
-        agent_id=memory.agent_id,
-        team_id=memory.team_id,
-        input=memory.input,
-        feedback=memory.feedback,
-        created_at=created,
-        updated_at=created,
-    )
+    values = {name: getattr(memory, name) for name in _COLUMNS}
+    values |= {name: plain_json(values[name]) for name in (*_JSON, *_TEXTS)}
+    values |= {"created_at": created, "updated_at": created}
+    return records.UserMemory.checked(**MEMORIES.fitted(values))
 
 
 def memory_row(memory: records.UserMemory) -> dict[str, Any]:
     """A memory as a row of agno's table."""
-    row: dict[str, Any] = {name: getattr(memory, name) for name in _COLUMNS}
+    row = MEMORIES.given(memory, _COLUMNS)
     return row | {"created_at": seconds(memory.created_at), "updated_at": seconds(memory.updated_at)}
 
 
@@ -257,3 +259,13 @@ def _sorted(memories: list[records.UserMemory], column: str | None, order: str |
     if column not in _COLUMNS:
         return rows
     return in_order(rows, lambda row: row[column], ascending=order == "asc", as_json=column in _JSON)
+
+
+def _listed(topics: Any) -> list[Any]:
+    """The topics of one memory that count as a list: those of a list, also of one that is written as text."""
+    if isinstance(topics, str):
+        try:
+            topics = json.loads(topics)
+        except ValueError:
+            return []
+    return [each for each in topics if not isinstance(each, dict | list)] if isinstance(topics, list) else []

@@ -56,8 +56,8 @@ class MetricCalls(Family):
         before, once a minute at most.
 
         Args:
-            starting_date: the first day.
-            ending_date: the last day, inclusive.
+            starting_date: the first day; of a datetime, its date.
+            ending_date: the last day, inclusive; likewise.
             user_id: only this user's; empty: only of what belongs to nobody.
 
         Raises:
@@ -65,6 +65,7 @@ class MetricCalls(Family):
         """
         if time.time() - self._metrics_refreshed_at >= _REFRESH_SECONDS:
             await self.calculate_metrics()
+        starting_date, ending_date = _day(starting_date), _day(ending_date)
         if starting_date is not None and ending_date is not None and starting_date > ending_date:
             return [], None
         if excluded(user_id or None):
@@ -166,7 +167,7 @@ def metrics_record(row: Mapping[str, Any]) -> Metrics:
     """The record that keeps a row of agno's table of metrics."""
     day = row["date"]
     counts: dict[str, Any] = {name: row.get(name) or 0 for name in _COUNTS}
-    return Metrics(
+    return Metrics.checked(
         **counts,
         date=date.fromisoformat(day[:10]) if isinstance(day, str) else day,
         aggregation_period=PERIOD,
@@ -210,6 +211,10 @@ def _records(buckets: Buckets, stored: Mapping[tuple[date, str], Metrics], today
 
 def _in_order(records: Iterable[Metrics]) -> list[Metrics]:
     return sorted(records, key=lambda each: (each.date, each.created_at or start_of(each.date)))
+
+
+def _day(given: date | None) -> date | None:
+    return given.date() if isinstance(given, datetime) else given
 
 
 def _moment(seconds: Any, name: str) -> datetime | None:

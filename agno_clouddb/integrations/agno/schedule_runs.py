@@ -49,12 +49,12 @@ class ScheduleRunCalls(EntryLists):
         """Change columns of a run.
 
         Returns:
-            The run; None when there is none of this id.
+            The run; None when there is none of this id, or nothing to change.
 
         Raises:
             InvalidRecord: a column that is required would be None, or the id would change.
         """
-        if not SCHEDULE_RUNS.has(schedule_run_id):
+        if not kwargs or not SCHEDULE_RUNS.has(schedule_run_id):
             return None
         self._entry_writes += 1
         try:

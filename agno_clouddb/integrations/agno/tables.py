@@ -30,7 +30,7 @@ class Table:
         kind: what its entries are called, the beginning of their ids.
         columns: of every row; one that was not given is None. Others that are given are kept too, so that a row of a
             later agno survives.
-        required: the columns that must not be None.
+        required: the columns that must be given, and not be None unless they have JSON, which has it too.
         json: the columns that have JSON, and not text, a number or a truth value.
     """
 
@@ -57,11 +57,11 @@ class Table:
         """A whole row of what was given.
 
         Raises:
-            InvalidRecord: a column that is required is None.
+            InvalidRecord: a column that is required is None, or one of JSON is not given.
         """
         row = {**dict.fromkeys(self.columns), **given}
         for name in self.required:
-            if row[name] is None:
+            if row[name] is None and not (name in self.json and name in given):
                 raise InvalidRecord(name, f"is required in {self.kind}s", collection="entries")
         return {name: plain_json(value) if name in self.json else value for name, value in row.items()}
 

@@ -151,8 +151,8 @@ def _results_of(entries: Entries, session_id: str) -> AsyncIterator[Entry]:
 def _entry(row: Mapping[str, Any]) -> Entry:
     """The entry that keeps a whole row."""
     expires_at = row["expires_at"]
-    if expires_at is not None and not isinstance(expires_at, int):
-        raise InvalidRecord("expires_at", "is no whole number of seconds since the epoch", collection="entries")
+    if expires_at is not None and not isinstance(expires_at, int | float):
+        raise InvalidRecord("expires_at", "is no number of seconds since the epoch", collection="entries")
     return TOOL_RESULTS.entry(
         {**row, "id": row["result_id"]},
         group=_of_session(row["session_id"]),

@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from agno_clouddb.errors import InvalidRecord
+from agno_clouddb.integrations.agno.kept import Fitting, indexed, object_alone, whole
+from agno_clouddb.integrations.agno.shapes import plain_json
+from agno_clouddb.records.base import plain
 from agno_clouddb.records.traces import Span, Trace
+from agno_clouddb.stores import codec
 
 if TYPE_CHECKING:
     from agno.tracing.schemas import Span as AgnoSpan
     from agno.tracing.schemas import Trace as AgnoTrace
 
-__all__ = ["agno_span", "agno_trace", "merged", "span_record", "trace_record", "trace_row", "utc"]
+__all__ = [
+    "SPANS",
+    "TRACES",
+    "agno_span",
+    "agno_trace",
+    "merged",
+    "span_record",
+    "trace_record",
+    "trace_row",
+    "utc",
+]
 
 _CONTEXT = ("run_id", "session_id", "user_id", "agent_id", "team_id", "workflow_id")
+_SPAN = (
+    "span_id",
+    "trace_id",
+    "parent_span_id",
+    "name",
+    "span_kind",
+    "status_code",
+    "status_message",
+    "duration_ms",
+    "attributes",
+)
+_TEXTS = ("name", "status_message")
+_UNKNOWN = "UNKNOWN"
 _LEVELS = ("workflow_id", "team_id", "agent_id")
 _ROOTS = (".run", ".arun")
 _MILLISECOND = timedelta(milliseconds=1)
+
+_log = logging.getLogger(__name__)
+
+
+def _status(value: Any) -> Any:
+    return indexed(value) or _UNKNOWN
+
+
+TRACES = Fitting({**dict.fromkeys(_CONTEXT, indexed), "status": _status, "duration_ms": whole})
+"""How agno's columns of a trace fit into a record: they may have an empty text."""
+
+SPANS = Fitting({"parent_span_id": indexed, "attributes": object_alone, "duration_ms": whole})
+"""How those of a span do."""
 
 
 def utc(moment: datetime) -> datetime:
@@ -25,20 +68,14 @@ def utc(moment: datetime) -> datetime:
 
 
 def trace_record(trace: AgnoTrace) -> Trace:
-    """The record that keeps an agno trace."""
-    context: dict[str, Any] = {name: getattr(trace, name) or None for name in _CONTEXT}
-    return Trace(
-        **context,
-        trace_id=trace.trace_id,
-        name=trace.name,
-        status=trace.status,
-        start_time=utc(trace.start_time),
-        end_time=utc(trace.end_time),
-        duration_ms=trace.duration_ms,
-        total_spans=trace.total_spans,
-        error_count=trace.error_count,
-        created_at=utc(trace.created_at),
-    )
+    """The record that keeps an agno trace.
+
+    Raises:
+        InvalidRecord: a value is of another type than a record can have.
+    """
+    names = (*_CONTEXT, "trace_id", "status", "duration_ms", "total_spans", "error_count")
+    values = {name: plain(getattr(trace, name)) for name in names} | {"name": plain_json(trace.name)}
+    return Trace.checked(**TRACES.fitted(values | _times(trace)))
 
 
 def merged(stored: Trace, part: Trace) -> Trace:
@@ -47,37 +84,38 @@ def merged(stored: Trace, part: Trace) -> Trace:
     The status is that of the part that came last; the name that of the highest component among parts that are roots.
     """
     start, end = min(stored.start_time, part.start_time), max(stored.end_time, part.end_time)
-    update: dict[str, Any] = {name: getattr(stored, name) or getattr(part, name) for name in _CONTEXT}
-    update |= {
+    before, further = TRACES.given(stored, _CONTEXT), TRACES.given(part, _CONTEXT)
+    of_part = _level(part, further) > _level(stored, before)
+    values: dict[str, Any] = {name: further[name] if before[name] is None else before[name] for name in _CONTEXT}
+    values |= {
         "start_time": start,
         "end_time": end,
         "duration_ms": (end - start) // _MILLISECOND,
-        "status": part.status,
-        "name": part.name if _level(part) > _level(stored) else stored.name,
+        "name": part.name if of_part else stored.name,
         "total_spans": stored.total_spans + part.total_spans,
         "error_count": stored.error_count + part.error_count,
     }
-    return stored.model_copy(update=update)
+    return TRACES.changed(stored, values | TRACES.given(part, ("status",)))
 
 
-def _level(trace: Trace) -> int:
+def _level(trace: Trace, given: Mapping[str, Any]) -> int:
     """How high the component is that a root is of; 0 for what is no root."""
     if not any(each in trace.name.lower() for each in _ROOTS):
         return 0
-    return next((len(_LEVELS) - place for place, name in enumerate(_LEVELS) if getattr(trace, name) is not None), 0)
+    return next((len(_LEVELS) - place for place, name in enumerate(_LEVELS) if given[name] is not None), 0)
 
 
 def trace_row(trace: Trace) -> dict[str, Any]:
     """The row of a trace, as agno's own table has it, which filter expressions are about."""
     created = trace.created_at or trace.start_time
+    given = TRACES.given(trace, (*_CONTEXT, "status", "duration_ms"))
     return {
         "trace_id": trace.trace_id,
         "name": trace.name,
-        "status": trace.status,
+        **given,
         "start_time": utc(trace.start_time).isoformat(),
         "end_time": utc(trace.end_time).isoformat(),
-        "duration_ms": trace.duration_ms or 0,
-        **{name: getattr(trace, name) for name in _CONTEXT},
+        "duration_ms": given["duration_ms"] or 0,
         "created_at": utc(created).isoformat(),
     }
 
@@ -90,38 +128,36 @@ def agno_trace(trace: Trace, spans: int, errors: int) -> AgnoTrace:
 
 
 def span_record(span: AgnoSpan) -> Span:
-    """The record that keeps an agno span."""
-    return Span(
-        span_id=span.span_id,
-        trace_id=span.trace_id,
-        parent_span_id=span.parent_span_id or None,
-        name=span.name,
-        span_kind=span.span_kind,
-        status_code=span.status_code,
-        status_message=span.status_message,
-        start_time=utc(span.start_time),
-        end_time=utc(span.end_time),
-        duration_ms=span.duration_ms,
-        attributes=span.attributes,
-        created_at=utc(span.created_at),
-    )
+    """The record that keeps an agno span.
+
+    Raises:
+        InvalidRecord: a value is of another type than a record can have.
+    """
+    values = {name: plain(getattr(span, name)) for name in _SPAN}
+    values |= {name: plain_json(values[name]) for name in _TEXTS}
+    try:
+        codec.check_json(values["attributes"], "attributes")  # which are long, and most often need no copy
+    except InvalidRecord:
+        values["attributes"] = plain_json(values["attributes"])
+    return Span.checked(**SPANS.fitted(values | _times(span)))
+
+
+def _times(given: AgnoTrace | AgnoSpan) -> dict[str, datetime]:
+    """When it began, ended and was made. A clock may have been set back meanwhile."""
+    start, end = utc(given.start_time), utc(given.end_time)
+    if end < start:
+        _log.warning("%r ends at %s, before it begins at %s: it is stored as ending then", given.name, end, start)
+    return {"start_time": start, "end_time": max(start, end), "created_at": utc(given.created_at)}
 
 
 def agno_span(span: Span) -> AgnoSpan:
     """An agno span."""
     from agno.tracing.schemas import Span as AgnoSpan
 
+    values = SPANS.given(span, _SPAN)
     return AgnoSpan(
-        span_id=span.span_id,
-        trace_id=span.trace_id,
-        parent_span_id=span.parent_span_id,
-        name=span.name,
-        span_kind=span.span_kind,
-        status_code=span.status_code,
-        status_message=span.status_message,
+        **values | {"duration_ms": values["duration_ms"] or 0},
         start_time=utc(span.start_time),
         end_time=utc(span.end_time),
-        duration_ms=span.duration_ms or 0,
-        attributes=span.attributes,  # type: ignore[arg-type]  # a row may have none, as in agno's own table
         created_at=utc(span.created_at or span.start_time),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from agno_clouddb.integrations.agno.columns import in_order
-from agno_clouddb.integrations.agno.trace_rows import utc
+from agno_clouddb.integrations.agno.trace_rows import SPANS, TRACES, utc
 from agno_clouddb.records.traces import Span, Trace
 
 __all__ = ["Groups", "SpanGroups"]
@@ -24,11 +25,11 @@ class _Durations:
     """How long what is in a group took, in milliseconds."""
 
     count: int = 0
-    total: int = 0
-    longest: int = 0
+    total: float = 0
+    longest: float = 0
     errors: int = 0
 
-    def add(self, duration: int | None, *, failed: bool) -> None:
+    def add(self, duration: float | None, *, failed: bool) -> None:
         milliseconds = duration or 0
         self.longest = max(self.longest, milliseconds) if self.count else milliseconds
         self.count += 1
@@ -69,19 +70,21 @@ class Groups:
 
     def add(self, trace: Trace) -> None:
         """Count a trace, if it is of a group."""
-        name: str | None = getattr(trace, self._label)
-        component = any(getattr(trace, each) is not None for each in _COMPONENTS)
+        given = TRACES.given(trace, ("name", "session_id", *_OWNERS, "duration_ms"))
+        name: str | None = given[self._label]
+        component = any(given[each] is not None for each in _COMPONENTS)
         if name is None or (self._label == "name" and component):
             return
         created = utc(trace.created_at or trace.start_time)
         group = self._groups.setdefault(name, _Traces(created, created))
         group.first, group.last = min(group.first, created), max(group.last, created)
-        group.durations.add(trace.duration_ms, failed=trace.status == "ERROR")
+        group.durations.add(given["duration_ms"], failed=trace.status == "ERROR")
         if self._label != "session_id":
-            group.sessions.update(filter(None, [trace.session_id]))
+            group.sessions.update(() if given["session_id"] is None else (given["session_id"],))
             return
         for each in _OWNERS:
-            group.greatest[each] = max(filter(None, (group.greatest[each], getattr(trace, each))), default=None)
+            found = [value for value in (group.greatest[each], given[each]) if value is not None]
+            group.greatest[each] = max(found, default=None)
 
     def rows(self) -> list[dict[str, Any]]:
         """The groups, in agno's order."""
@@ -130,12 +133,12 @@ class SpanGroups:
 
     def add(self, span: Span) -> None:
         """Count a span, if it is one of those wanted."""
-        span_type = (span.attributes or {}).get(_SPAN_TYPE)
-        span_type = span_type if span_type is None or isinstance(span_type, str | int | float) else str(span_type)
+        span_type = _plain((span.attributes or {}).get(_SPAN_TYPE))
         if (self._name and span.name != self._name) or (self._type and span_type != self._type):
             return
         group = span.name, span_type
-        self._groups.setdefault(group, _Durations()).add(span.duration_ms, failed=span.status_code == "ERROR")
+        duration = SPANS.given(span, ("duration_ms",))["duration_ms"]
+        self._groups.setdefault(group, _Durations()).add(duration, failed=span.status_code == "ERROR")
         began = utc(span.start_time)
         self._last[group] = max(self._last.get(group, began), began)
 
@@ -161,3 +164,10 @@ class SpanGroups:
             "error_count": durations.errors,
             "last_called_at": self._last[group],
         }
+
+
+def _plain(value: Any) -> str | float | None:
+    """A JSON value as SQLite takes it out of an object: a truth value is a number, and what has several its text."""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return int(value) if isinstance(value, bool) else value

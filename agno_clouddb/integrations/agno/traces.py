@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agno_clouddb.concurrency import gather
 from agno_clouddb.database import Database
-from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.integrations.agno.base import Family
 from agno_clouddb.integrations.agno.columns import cut
 from agno_clouddb.integrations.agno.filters import Test, expression, narrowing
 from agno_clouddb.integrations.agno.ids import absent, excluded
-from agno_clouddb.integrations.agno.shapes import plain_json
 from agno_clouddb.integrations.agno.trace_rows import (
     agno_span,
     agno_trace,
@@ -28,7 +26,6 @@ from agno_clouddb.integrations.agno.trace_rows import (
 from agno_clouddb.integrations.agno.trace_stats import Groups, SpanGroups
 from agno_clouddb.records.traces import Span, Trace
 from agno_clouddb.repositories.base import MAX_PAGE, Page
-from agno_clouddb.stores import codec
 
 if TYPE_CHECKING:
     from agno.tracing.schemas import Span as AgnoSpan
@@ -63,7 +60,7 @@ class TraceCalls(Family):
         agent, team and workflow. Its spans are counted when it is read.
 
         Raises:
-            InvalidRecord: it ends before it starts, or has a value that no store can hold.
+            InvalidRecord: it has a value that no store can hold.
         """
         db = await self.database()
         await db.traces.upsert_trace(trace_record(trace), combine=merged)
@@ -216,7 +213,7 @@ class TraceCalls(Family):
         if not spans:
             return
         db = await self.database()
-        records = [_storable(span_record(span)) for span in spans]
+        records = [span_record(span) for span in spans]
         await db.traces.create_spans(records, keep=True)
         for record in records:
             self._note_span(record)
@@ -385,15 +382,6 @@ class TraceCalls(Family):
 
 def _given(**filters: Any) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if value}
-
-
-def _storable(span: Span) -> Span:
-    """A span whose attributes any store can hold, as agno's own databases would encode them."""
-    try:
-        codec.check_json(span.attributes, "attributes")
-    except InvalidRecord:
-        return span.model_copy(update={"attributes": plain_json(span.attributes)})
-    return span
 
 
 async def _spans_of(db: Database, trace_id: str) -> list[Span]:

@@ -14,7 +14,7 @@ DIFFERENCES: list[tuple[str, str]] = []
 
 _CREATED = 1_700_000_000
 IDS = ("a1", "a2", "a3", "a4")
-NAMES = ("robot", "import", "rob ü")
+NAMES = ("robot", "import", "rob ü", "long\n" * 120)
 HASHES = ("h1", "h2", "h3", "h4", "h5")
 USERS = (None, "ann", "bob", "")
 
@@ -31,7 +31,7 @@ def creations(draw: st.DrawFn) -> Call:
         "name": draw(st.sampled_from(NAMES)),
         "token_hash": draw(st.sampled_from(HASHES)),
         "token_prefix": "agno_pat_x",
-        "scopes": draw(st.sampled_from(([], ["agents:read", "agents:run"]))),
+        "scopes": draw(st.sampled_from(([], ["agents:read", "agents:run"], None, {"agents": "read"}))),
         "user_id": draw(st.sampled_from(USERS)),
         "created_at": _CREATED + 10 * place,
         "expires_at": draw(st.sampled_from((None, _CREATED + 100 - place))),

@@ -30,7 +30,7 @@ ids = st.sampled_from((*IDS, "none"))
 users = st.sampled_from(USERS)
 run_ids = st.sampled_from(RUNS)
 statuses = st.sampled_from(STATUSES)
-values: st.SearchStrategy[Any] = st.sampled_from((None, {"args": [1, {"x": None}], "y": 1.5}, []))
+values: st.SearchStrategy[Any] = st.sampled_from((None, {"args": [1, {"x": None}], "y": 1.5}, [], "text", 5))
 
 
 @st.composite

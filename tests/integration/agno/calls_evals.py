@@ -144,7 +144,11 @@ CALLS = [
     unsorted(),
     call("get_eval_run", eval_run_id=ids, user_id=users, deserialize=flags),
     call(
-        "rename_eval_run", eval_run_id=ids, name=st.sampled_from(("third", "fourth")), user_id=users, deserialize=flags
+        "rename_eval_run",
+        eval_run_id=ids,
+        name=st.sampled_from(("third", "fourth", "", None)),
+        user_id=users,
+        deserialize=flags,
     ),
     call("delete_eval_run", eval_run_id=ids),
     call("delete_eval_runs", eval_run_ids=st.lists(ids, max_size=3), user_id=users),

@@ -31,6 +31,7 @@ IDS = ("k1", "k2", "k3", "k4", "k5", "k6")
 # No two contents share a moment, so that there is one order by it.
 MOMENTS = {each: range(1_700_000_000 + 10 * place, 1_700_000_010 + 10 * place) for place, each in enumerate(IDS)}
 USERS = (None, "ann", "bob")
+LONG = "a name of two lines\n" * 40
 
 users = st.sampled_from(USERS)
 ids = st.sampled_from((*IDS, "none"))
@@ -47,8 +48,8 @@ FIRST = [
                 description="",
                 created_at=MOMENTS[each][3],
                 updated_at=MOMENTS[each][3],
-                linked_to=("base", "other")[place % 2],
-                user_id=(None, "ann", "bob")[place % 3],
+                linked_to=("base", "other", "")[place % 3],
+                user_id=(None, "ann", "bob")[place // 2],
             )
         },
     )
@@ -68,11 +69,11 @@ def rows(draw: st.DrawFn) -> Any:
         name=draw(st.sampled_from(("first", "second"))),
         description=draw(st.sampled_from(("", "what it is"))),
         metadata=draw(st.sampled_from((None, {}, {"a": [1, 2.5, None, True], "b": {"c": "d"}}))),
-        type=draw(st.sampled_from((None, "pdf"))),
+        type=draw(st.sampled_from((None, "", "pdf"))),
         size=draw(st.sampled_from((None, 0, 5, 7))),
-        linked_to=draw(st.sampled_from((None, "base", "other"))),
+        linked_to=draw(st.sampled_from((None, "", "base", "other", LONG))),
         access_count=draw(st.sampled_from((None, 0, 3))),
-        status=draw(st.sampled_from((None, "processing", "completed"))),
+        status=draw(st.sampled_from((None, "", "processing", "completed"))),
         status_message=draw(st.sampled_from((None, "", "why"))),
         user_id=draw(users),
         external_id=draw(st.sampled_from((None, "e1"))),
@@ -91,7 +92,7 @@ def listings(draw: st.DrawFn) -> Call:
             "page": draw(st.sampled_from((None, 1, 2, 3))) if limit is not None else None,
             "sort_by": column,
             "sort_order": draw(st.sampled_from((None, "asc", "desc"))),
-            "linked_to": draw(st.sampled_from((None, None, "base"))),
+            "linked_to": draw(st.sampled_from((None, None, "base", "", LONG))),
             "user_id": draw(users),
         },
         ordered,

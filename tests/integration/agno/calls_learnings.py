@@ -22,8 +22,10 @@ COLUMNS = ("learning_id", "namespace", "session_id", "entity_id", "content", "no
 ids = st.sampled_from((*IDS, "none"))
 users = st.sampled_from((None, "ann", "bob"))
 types = st.sampled_from(TYPES)
-contents: st.SearchStrategy[Any] = st.sampled_from(({}, {"likes": "tea", "deep": [1, {"x": None}]}, {"ü": 1.5}))
-metadata: st.SearchStrategy[Any] = st.sampled_from((None, {}, {"from": ["s1"]}))
+contents: st.SearchStrategy[Any] = st.sampled_from(
+    ({}, {"likes": "tea", "deep": [1, {"x": None}]}, {"ü": 1.5}, None, [], ["tea", 1], "tea", 5)
+)
+metadata: st.SearchStrategy[Any] = st.sampled_from((None, {}, {"from": ["s1"]}, ["s1"], "s1"))
 pages = st.sampled_from((1, 1, 2, 3))
 orders = st.sampled_from((None, "asc", "desc"))
 
@@ -94,7 +96,7 @@ CALLS = [
     writes,
     call("update_learning", id=ids, content=contents, metadata=metadata),
     call("delete_learning", id=ids),
-    call("delete_user_learnings", user_id=st.sampled_from(("ann", "bob", "eve", "")), learning_type=some_types),
+    call("delete_user_learnings", user_id=st.sampled_from(("ann", "bob", "eve", "", None)), learning_type=some_types),
     call("get_learning", learning_type=types, workflow_id=some_workflows, **filters),
     call(
         "get_learnings",

@@ -36,7 +36,10 @@ MOMENTS = {each: range(1_700_000_000 + 10 * place, 1_700_000_010 + 10 * place) f
 
 USERS = (None, "ann", "bob")
 TEXTS = ("Likes tea", "likes coffee", "has a CAT")
-TOPICS: tuple[list[str] | None, ...] = (None, [], ["food"], ["Food", "tea"], ["pets"])
+TOPICS: tuple[Any, ...] = (None, [], ["food"], ["Food", "tea"], ["pets"])
+# agno types them as text and lists of text, and keeps them in columns of JSON, which take any.
+ANY_MEMORY: tuple[Any, ...] = ({"content": "Likes tea", "n": [1, None]}, ["has a CAT", {}], "", None, 5, 1.5, True)
+ANY_TOPICS: tuple[Any, ...] = ("food", '["pets"]', [1, "Food"], {"tea": {"pets": [None]}}, 5, True)
 
 users = st.sampled_from(USERS)
 ids = st.sampled_from((NOW, *OTHERS, "none"))
@@ -70,9 +73,9 @@ def memories(draw: st.DrawFn, id: str) -> Any:
     # Made when it is called, so that it is created then.
     return partial(
         UserMemory,
-        memory=draw(st.sampled_from(TEXTS)),
+        memory=draw(st.sampled_from((*TEXTS, *ANY_MEMORY))),
         memory_id=id,
-        topics=draw(st.sampled_from(TOPICS)),
+        topics=draw(st.sampled_from((*TOPICS, *ANY_TOPICS))),
         user_id=draw(users),
         agent_id=draw(st.sampled_from((None, "a1"))),
         team_id=draw(st.sampled_from((None, "t1"))),
@@ -83,7 +86,7 @@ def memories(draw: st.DrawFn, id: str) -> Any:
 
 
 def made(every: list[Any]) -> Any:
-    return [each() for each in every]
+    return [each and each() for each in every]
 
 
 @st.composite
@@ -93,6 +96,8 @@ def upserts(draw: st.DrawFn) -> Call:
         return Call("upsert_user_memory", {"memory": draw(memories(NOW)), "deserialize": draw(flags)})
     chosen = [NOW] if how == "now" else draw(st.lists(st.sampled_from(OTHERS), max_size=4))
     every = [draw(memories(each)) for each in chosen]
+    if how == "now":
+        every += [None] * draw(st.integers(0, 1))
     return Call(
         "upsert_memories",
         {"memories": partial(made, every), "deserialize": draw(flags), "preserve_updated_at": how == "then"},
@@ -109,6 +114,12 @@ NARROWED: tuple[dict[str, Any], ...] = (
     {"topics": ["foo"]},
     {"search_content": ""},
     {"search_content": "likes"},
+    {"search_content": "content"},
+    {"search_content": '"n": [1, null'},
+    {"search_content": "nul"},
+    {"search_content": "5"},
+    {"topics": ["1"]},
+    {"topics": ["pets"]},
     {"search_content": "cat", "agent_id": "a1"},
 )
 

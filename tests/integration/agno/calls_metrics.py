@@ -85,8 +85,9 @@ def runs(draw: st.DrawFn) -> Call:
 
 
 _TODAY = datetime.fromtimestamp(_MIDNIGHT, UTC).date()
+_days = st.integers(-5, 2).map(lambda shift: _TODAY + timedelta(days=shift))
 days: st.SearchStrategy[date | None] = st.one_of(
-    st.none(), st.integers(-5, 2).map(lambda shift: _TODAY + timedelta(days=shift))
+    st.none(), _days, _days, _days.map(lambda day: datetime(day.year, day.month, day.day, 13))
 )
 
 CALLS: list[st.SearchStrategy[Call]] = [

@@ -38,7 +38,8 @@ place = {
 @st.composite
 def writes(draw: st.DrawFn) -> Call:
     token: dict[str, Any] = {name: draw(each) for name, each in place.items()}
-    token["token_data"] = draw(st.sampled_from(({"access": "secret"}, {"access": "other", "expires": 5}, {}, "opaque")))
+    secrets: tuple[Any, ...] = ({"access": "secret"}, {"access": "other", "expires": 5}, {}, "opaque", None)
+    token["token_data"] = draw(st.sampled_from(secrets))
     if token["user_id"] is None and draw(st.booleans()):
         del token["user_id"]
     if draw(st.booleans()):

@@ -48,7 +48,7 @@ def writes(draw: st.DrawFn) -> Call:
         "preview": "first\nsecond ü",
         "user_id": draw(st.sampled_from((None, "ann", ""))),
         "created_at": _CREATED + draw(st.sampled_from((0, 0, 1))),
-        "expires_at": draw(st.sampled_from((None, -1, 0, _CREATED, _CREATED + 1))),
+        "expires_at": draw(st.sampled_from((None, -1, 0, _CREATED, _CREATED + 0.5, _CREATED + 1))),
     }
     for name in ("user_id", "expires_at"):
         if draw(st.integers(0, 3)) == 0:

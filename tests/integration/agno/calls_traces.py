@@ -15,7 +15,7 @@ from tests.integration.agno.differential import Call
 __all__ = ["CALLS", "DIFFERENCES", "FIRST"]
 
 DIFFERENCES = [
-    ("a span that is stored already", "is replaced; agno's SQLite then drops the whole batch that it is in"),
+    ("a span that is stored already", "stays as it is; agno's SQLite then also drops all others that come with it"),
     (
         "spans of a trace that is not stored",
         "are found by their `trace_id` alone; agno's tracing stores the trace first",
@@ -25,7 +25,11 @@ DIFFERENCES = [
     ("CONTAINS and STARTSWITH in `filter_expr`", "ignore the case of all letters; in agno's SQLite of A to Z"),
     ("`duration_ms` of a trace that came in parts", "is a whole number; agno's SQLite has a float"),
     ("moments of a zone other than UTC", "are compared as moments and come back in UTC; agno's SQLite compares text"),
-    ("a trace or span that ends before it begins", "is refused with InvalidRecord"),
+    (
+        "a trace or span that ends before it begins, as when a clock is set back",
+        "is stored as ending when it begins, with a warning in the log; agno's SQLite keeps the moment",
+    ),
+    ("the filter by an empty `user_id`", "finds no trace; agno's SQLite those that were given one"),
 ]
 
 # SQLite keeps a day as a float: what is a fraction of it by a power of two is exact, and a difference of such too.
@@ -38,7 +42,15 @@ BATCHES = {f"{trace}-b{place}": (trace, place) for trace in TRACES for place in 
 NAMES = ("Agent.run", "Team.arun", "step", "POST /runs")
 USERS = (None, "ann", "bob")
 TYPE = "openinference.span.kind"
-ATTRIBUTES: tuple[Any, ...] = ({}, {TYPE: "LLM"}, {TYPE: "TOOL", "n": [1, None]}, None)
+ATTRIBUTES: tuple[Any, ...] = (
+    {},
+    {TYPE: "LLM"},
+    {TYPE: "TOOL", "n": [1, None]},
+    None,
+    ["LLM"],
+    {TYPE: True},
+    {TYPE: ["LLM", {"ü": 1}]},
+)
 
 _created = itertools.count(1)
 
@@ -46,6 +58,7 @@ users = st.sampled_from((None, None, *USERS))
 agents, teams, workflows = (st.sampled_from((*[None] * 9, f"{kind}1", f"{kind}2")) for kind in "atw")
 sessions = st.sampled_from((*[None] * 4, "x1", "x2"))
 runs = st.sampled_from((*[None] * 6, "r1", "r2"))
+empty = st.sampled_from((None, None, None, ""))
 limits = st.sampled_from((None, 0, 1, 2, 20, 20, -1))
 pages = st.sampled_from((None, 0, 1, 1, 2))
 
@@ -61,14 +74,14 @@ def span_of(id: str, place: int, trace_id: str) -> dict[str, Any]:
     return {
         "span_id": id,
         "trace_id": trace_id,
-        "parent_span_id": None if place % 3 == 0 else f"{trace_id}-s0",
+        "parent_span_id": (None, f"{trace_id}-s0", "")[place % 3],
         "name": NAMES[place % len(NAMES)],
         "span_kind": "INTERNAL",
         "status_code": ("OK", "ERROR", "UNSET")[place % 3],
         "status_message": "broken" if place % 3 == 1 else None,
         "start_time": start,
         "end_time": start + place * _UNIT,
-        "duration_ms": 17 * place,
+        "duration_ms": 17 * place / 2,
         "attributes": ATTRIBUTES[place % len(ATTRIBUTES)],
     }
 
@@ -82,7 +95,7 @@ def fresh_trace(trace_id: str, *, part: int = 0, **values: Any) -> Callable[[], 
     at, base = created(), _START + TRACES.index(trace_id) * 64 * _UNIT
     times = {"start_time": base + part * _UNIT, "end_time": base + (40 + part) * _UNIT}
     # What a part says of its own spans does not matter: they are counted.
-    fixed = {"trace_id": trace_id, "duration_ms": 40 * 84_375, "total_spans": part, "error_count": part, **times}
+    fixed = {"trace_id": trace_id, "duration_ms": 40 * 84_375.0, "total_spans": part, "error_count": part, **times}
     unknown = dict.fromkeys(("run_id", "session_id", "user_id", "agent_id", "team_id", "workflow_id"))
     return lambda: Trace(**{**unknown, **fixed, **values}, created_at=at)
 
@@ -96,13 +109,14 @@ def traces(draw: st.DrawFn) -> Call:
                 draw(st.sampled_from(TRACES)),
                 part=draw(st.integers(0, 8)),
                 name=draw(st.sampled_from(NAMES)),
-                status=draw(st.sampled_from(("OK", "ERROR", "UNSET"))),
-                run_id=draw(runs),
-                session_id=draw(sessions),
-                user_id=draw(users),
-                agent_id=draw(agents),
-                team_id=draw(teams),
-                workflow_id=draw(workflows),
+                status=draw(st.sampled_from(("OK", "ERROR", "UNSET", ""))),
+                duration_ms=draw(st.sampled_from((40 * 84_375, 40 * 84_375.5))),
+                run_id=draw(empty | runs),
+                session_id=draw(empty | sessions),
+                user_id=draw(empty | users),
+                agent_id=draw(empty | agents),
+                team_id=draw(empty | teams),
+                workflow_id=draw(empty | workflows),
             )
         },
     )

@@ -119,7 +119,9 @@ async def test_an_account_without_what_it_needs_is_refused() -> None:
         agno = alone(AccountCalls, db)
         for name in ("id", "name", "token_hash", "scopes", "created_at"):
             with pytest.raises(InvalidRecord, match=name):
-                await agno.create_service_account(account("a1") | {name: None})
+                await agno.create_service_account(
+                    {column: value for column, value in account("a1").items() if column != name}
+                )
         for changes, problem in (({}, "at least one"), ({"name": "x"}, "name"), ({"revoked_at": None}, "one-way")):
             with pytest.raises(ValueError, match=problem):
                 await agno.update_service_account("a1", **changes)

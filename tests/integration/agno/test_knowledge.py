@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from agno.db.schemas.knowledge import KnowledgeRow
+from agno.knowledge.knowledge import Knowledge
+from agno.vectordb.base import VectorDb
 
 from agno_clouddb import Database, connect
 from agno_clouddb.integrations.agno.knowledge import KnowledgeCalls
@@ -129,3 +132,17 @@ async def test_by_any_other_column_contents_without_a_value_come_first(db: Datab
     ):
         contents, total = await agno.get_knowledge_contents(sort_by=column, sort_order=order)
         assert ([found.id for found in contents], total) == (ids.split(), 3)
+
+
+async def test_what_a_knowledge_base_without_a_name_has_is_kept_and_found() -> None:
+    async with connect("memory://") as db:
+        await db.provision(COLLECTIONS)
+        agno: Any = alone(KnowledgeCalls, db)
+        base = Knowledge(vector_db=MagicMock(spec=VectorDb), contents_db=agno)
+        await base.ainsert(name="doc", text_content="hello")
+        await agno.upsert_knowledge_content(row("other", linked_to="base", type="", status=""))
+        for linked_to, names in (("", ["doc"]), ("base", ["Handbook"]), (None, ["doc", "Handbook"])):
+            found, total = await agno.get_knowledge_contents(linked_to=linked_to)
+            assert (sorted(each.name for each in found), total) == (sorted(names), len(names))
+        other = await agno.get_knowledge_content("other")
+        assert (other.linked_to, other.type, other.status) == ("base", "", "")

@@ -90,3 +90,17 @@ async def test_stats_count_each_user_and_tell_the_seconds_of_the_last_write(db: 
     assert await agno.get_user_memory_stats(limit=1, page=3) == ([], 0)
     await agno.clear_memories()
     assert await agno.get_user_memory_stats() == ([], 0)
+
+
+async def test_a_memory_is_any_json_and_a_search_finds_what_is_in_it(db: Database) -> None:
+    agno: Any = alone(MemoryCalls, db)
+    given = {"m1": {"content": "likes green tea"}, "m2": ["likes", {"n": 1}], "m3": None, "m4": 7}
+    topics = {"m1": "drinks", "m2": ["a", 1], "m3": None, "m4": {"k": "v"}}
+    batch = [memory(key, memory=each, topics=topics[key], user_id="ann") for key, each in given.items()]
+    assert len(await agno.upsert_memories([None, *batch])) == len(given)
+    await agno.upsert_user_memory(batch[0])
+    rows, _ = await agno.get_user_memories(user_id="ann", deserialize=False)
+    assert {row["memory_id"]: row["memory"] for row in rows} == given
+    assert {row["memory_id"]: row["topics"] for row in rows} == topics
+    assert (await agno.get_user_memory("m1")).memory == given["m1"]
+    assert [each.memory_id for each in await agno.get_user_memories(search_content="GREEN tea")] == ["m1"]

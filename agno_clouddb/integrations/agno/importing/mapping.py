@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from agno.db.utils import detect_session_type, get_run_type
 from agno.utils.dttm import to_epoch_s
@@ -14,10 +14,14 @@ from pydantic import ValidationError
 
 from agno_clouddb.errors import InvalidRecord
 from agno_clouddb.integrations.agno.importing.sources import IDS, Row
+from agno_clouddb.integrations.agno.kept import Fitting
+from agno_clouddb.integrations.agno.knowledge import CONTENTS
+from agno_clouddb.integrations.agno.memories import MEMORIES
 from agno_clouddb.integrations.agno.metrics import metrics_record
 from agno_clouddb.integrations.agno.run_rows import run_record
 from agno_clouddb.integrations.agno.sessions import COMPONENTS
 from agno_clouddb.integrations.agno.shapes import moment
+from agno_clouddb.integrations.agno.trace_rows import SPANS, TRACES
 from agno_clouddb.records.base import Record
 from agno_clouddb.records.evals import EvalRun
 from agno_clouddb.records.knowledge import KnowledgeContent
@@ -29,12 +33,14 @@ from agno_clouddb.stores.schema import DECLARED
 
 __all__ = ["id_of", "in_place", "mapped", "merged_runs", "newer", "order_of"]
 
-R = TypeVar("R", bound=Record)
 
 _COLUMNS_OF_SESSIONS = ("session_type", "runs", *COMPONENTS.values())
 _OURS = frozenset({"version", "expires_at", "degraded", "generation"})
 _WRITER = "0" * 12  # in the places of imported runs, where others have their writer
 _MAX_COUNTER = 0xFFFF
+_FITTINGS: Mapping[str, Fitting] = MappingProxyType(
+    {"memories": MEMORIES, "knowledge": CONTENTS, "traces": TRACES, "spans": SPANS}
+)
 
 
 def mapped(kind: str, row: Row) -> Record:
@@ -117,21 +123,21 @@ def _run(row: Row) -> Run:
 def _memory(row: Row) -> UserMemory:
     created = _moment(row.get("created_at"))
     times = {"created_at": created, "updated_at": _moment(row.get("updated_at")) or created}
-    return UserMemory(**{**row, **times})
+    return UserMemory(**MEMORIES.fitted({**row, **times}))
 
 
-def _timed(cls: type[R]) -> Callable[[Row], R]:
-    def make(row: Row) -> R:
-        times = {name: _moment(row.get(name)) for name in ("created_at", "updated_at")}
-        return cls(**{**row, **times})
+def _knowledge(row: Row) -> KnowledgeContent:
+    return KnowledgeContent(**CONTENTS.fitted({**row, **_times(row)}))
 
-    return make
+
+def _eval(row: Row) -> EvalRun:
+    return EvalRun(**{**row, **_times(row)})
 
 
 def _trace(row: Row) -> Trace:
     values = {name: value for name, value in row.items() if value is not None}
     times = {name: _instant(row[name]) for name in ("start_time", "end_time")}
-    return Trace(**{**values, **times, "created_at": _created(row)})
+    return Trace(**TRACES.fitted({**values, **times, "created_at": _created(row)}))
 
 
 def _span(row: Row) -> Span:
@@ -139,7 +145,7 @@ def _span(row: Row) -> Span:
     if isinstance(values.get("attributes"), str):
         values["attributes"] = json.loads(values["attributes"])
     times = {name: _instant(row[name]) for name in ("start_time", "end_time")}
-    return Span(**{**values, **times, "created_at": _created(row)})
+    return Span(**SPANS.fitted({**values, **times, "created_at": _created(row)}))
 
 
 _MAPPINGS: Mapping[str, Callable[[Row], Record]] = MappingProxyType(
@@ -147,8 +153,8 @@ _MAPPINGS: Mapping[str, Callable[[Row], Record]] = MappingProxyType(
         "sessions": _session,
         "runs": _run,
         "memories": _memory,
-        "knowledge": _timed(KnowledgeContent),
-        "evals": _timed(EvalRun),
+        "knowledge": _knowledge,
+        "evals": _eval,
         "metrics": metrics_record,
         "traces": _trace,
         "spans": _span,
@@ -157,16 +163,21 @@ _MAPPINGS: Mapping[str, Callable[[Row], Record]] = MappingProxyType(
 
 
 def _storable(kind: str, row: Row) -> Row:
-    """A row without empty texts in what becomes a field, which no store can hold and agno takes for none.
+    """A row without empty texts in what becomes a field, which no store can hold, unless they are kept beside it.
 
     Nor with what agno does not write, and is something else in a record.
     """
-    fields = {*DECLARED[kind].fields, *COMPONENTS.values()} if kind != "metrics" else ()
+    fields = {*DECLARED[kind].fields, *COMPONENTS.values()} if kind != "metrics" else set()
+    fields -= _FITTINGS[kind].fits.keys() if kind in _FITTINGS else set()
     return {name: value for name, value in row.items() if name not in _OURS and not (value == "" and name in fields)}
 
 
 def _second(value: Any) -> int | None:
     return None if value is None else to_epoch_s(value)
+
+
+def _times(row: Row) -> dict[str, datetime | None]:
+    return {name: _moment(row.get(name)) for name in ("created_at", "updated_at")}
 
 
 def _moment(value: Any) -> datetime | None:
