@@ -16,12 +16,18 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from agno_clouddb.testing.engines import EngineUnavailable, dynamodb_local, firestore_emulator, moto
 from tests.tables import drop_tables
 
 # Engines are fetched once for a checkout, not for a user.
 os.environ.setdefault("AGNO_CLOUDDB_CACHE", str(Path(__file__).parent.parent / ".cache"))
+
+# No example of a property fails for its time alone, on a machine that has other things to do. The rest stays as it is:
+# with CI=true, Hypothesis has chosen its profile `ci`, which always draws the same and says how to draw it again.
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
 
 _URL_FIXTURES = {"moto": "moto_url", "dynamodb_local": "dynamodb_local_url", "firestore": "firestore_url"}
 _ENGINES = ("memory", "sqlite", *_URL_FIXTURES)

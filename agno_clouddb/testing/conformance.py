@@ -24,7 +24,7 @@ class MachineCases(ConformanceBase):
     """The store beside the reference model, under random sequences of calls."""
 
     examples: ClassVar[int] = 50
-    """How many sequences are tried; each is a new one in every run."""
+    """How many sequences are tried: new ones in every run, or with Hypothesis's profile ``ci`` the same ones."""
 
     steps: ClassVar[int] = 30
     """How many calls a sequence has at most."""
