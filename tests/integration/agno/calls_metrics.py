@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from agno.run.agent import RunOutput
@@ -11,6 +10,7 @@ from agno.run.base import RunStatus
 from agno.session import AgentSession, TeamSession, WorkflowSession
 from hypothesis import strategies as st
 
+from tests.integration.agno.days import DAY, midnight, today
 from tests.integration.agno.differential import Call
 
 __all__ = ["CALLS", "DIFFERENCES", "FIRST"]
@@ -25,9 +25,6 @@ DIFFERENCES = [
     ("a failed refresh in `get_metrics`", "is raised; agno's SQLite logs it and answers with what is there"),
 ]
 
-_DAY = 86_400
-_MIDNIGHT = int(time.time()) // _DAY * _DAY  # at which today has begun
-_NOON = _MIDNIGHT - _DAY // 2  # of yesterday
 USERS = (None, "ann", "bob")
 IDS = [f"{kind}-day{place}" for kind in "atw" for place in range(3)]
 KINDS = {"a": (AgentSession, "agent_id"), "t": (TeamSession, "team_id"), "w": (WorkflowSession, "workflow_id")}
@@ -43,15 +40,19 @@ MODELS = ((None, None), ("gpt", "OpenAI"), ("gpt", "Azure"), ("llama:8b", "Ollam
 users = st.sampled_from(USERS)
 
 
+def yesterday_noon() -> int:
+    return midnight() - DAY // 2
+
+
 def created(id: str) -> int:
     """When a session is created: on one of three days, the last of which is yesterday."""
-    return _NOON - (IDS.index(id) % 3) * _DAY + IDS.index(id)
+    return yesterday_noon() - (IDS.index(id) % 3) * DAY + IDS.index(id)
 
 
 def session(id: str, user_id: str | None, data: Any) -> Call:
     kind, component = KINDS[id[0]]
-    values: dict[str, Any] = {"session_id": id, component: "c1", "user_id": user_id, "created_at": created(id)}
-    return Call("upsert_session", {"session": lambda: kind(**values, session_data=data), "deserialize": False})
+    values: dict[str, Any] = {"session_id": id, component: "c1", "user_id": user_id, "session_data": data}
+    return Call("upsert_session", {"session": lambda: kind(**values, created_at=created(id)), "deserialize": False})
 
 
 FIRST = [session(each, USERS[place // 2 % 3], None) for place, each in enumerate(IDS)]
@@ -63,7 +64,7 @@ def todays(draw: st.DrawFn) -> Call:
     """A session of today, whose day is not complete."""
     place, user = draw(st.integers(0, 2)), draw(users)
     values: dict[str, Any] = {"session_id": f"now{place}", "agent_id": "c1", "user_id": user}
-    return Call("upsert_session", {"session": lambda: AgentSession(**values, created_at=_MIDNIGHT + place)})
+    return Call("upsert_session", {"session": lambda: AgentSession(**values, created_at=midnight() + place)})
 
 
 @st.composite
@@ -79,13 +80,12 @@ def runs(draw: st.DrawFn) -> Call:
         "model": model,
         "model_provider": provider,
         "status": RunStatus.completed,
-        "created_at": _NOON - 9 * _DAY,
+        "created_at": yesterday_noon() - 9 * DAY,
     }
     return Call("upsert_run", {"run": lambda: RunOutput(**values), "session_id": session_id, "run_index": place})
 
 
-_TODAY = datetime.fromtimestamp(_MIDNIGHT, UTC).date()
-_days = st.integers(-5, 2).map(lambda shift: _TODAY + timedelta(days=shift))
+_days = st.integers(-5, 2).map(lambda shift: today() + timedelta(days=shift))
 days: st.SearchStrategy[date | None] = st.one_of(
     st.none(), _days, _days, _days.map(lambda day: datetime(day.year, day.month, day.day, 13))
 )

@@ -40,6 +40,7 @@ from tests.integration.agno import (
     calls_transcripts,
     calls_versions,
 )
+from tests.integration.agno.days import wait_for_midnight
 from tests.integration.agno.differential import Call, compare, strayed
 
 FAMILIES = (
@@ -107,7 +108,7 @@ def check(engine: str, number: int, fresh: Callable[[str], AsyncCloudDb]) -> Non
     def sequence(calls: Sequence[Call]) -> None:
         nonlocal made
         made += 1
-
+        wait_for_midnight()
         with tempfile.TemporaryDirectory() as folder:
             asyncio.run(both(calls, folder, fresh(folder)))
 

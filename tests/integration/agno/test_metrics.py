@@ -14,20 +14,24 @@ from agno_clouddb.integrations.agno.metrics import PERIOD, MetricCalls, metrics_
 from agno_clouddb.stores.memory import MemoryStore
 from agno_clouddb.testing import FaultyStore
 from tests.integration.agno.competing import WORKERS, all_at_once, alone, databases
+from tests.integration.agno.days import today, wait_for_midnight
 
 __all__ = ["databases"]
 
 COLLECTIONS = ("metrics", "sessions", "runs")
 
-NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
-TODAY = NOW.date()
+
+
+@pytest.fixture(autouse=True)
+def within_a_day() -> None:
+    wait_for_midnight()
 
 
 async def converse(db: Database, session_id: str, user_id: str | None, days_ago: int = 0, **values: Any) -> None:
     """A session of so many days ago with two runs of today."""
     tokens = {"session_metrics": {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}}
-    created = NOW - days_ago * DAY
+    created = datetime.now(UTC) - days_ago * DAY
     await db.sessions.upsert(
         Session(session_id=session_id, user_id=user_id, session_data=tokens, created_at=created, **values)
     )
@@ -38,7 +42,7 @@ async def converse(db: Database, session_id: str, user_id: str | None, days_ago:
 
 def short(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     names = ("user_id", "users_count", "agent_sessions_count", "agent_runs_count", "completed")
-    return [((TODAY - row["date"]).days, *(row[name] for name in names)) for row in rows]
+    return [((today() - row["date"]).days, *(row[name] for name in names)) for row in rows]
 
 
 async def test_each_user_has_a_record_a_day_and_so_has_what_belongs_to_nobody(db: Database) -> None:
@@ -56,16 +60,16 @@ async def test_each_user_has_a_record_a_day_and_so_has_what_belongs_to_nobody(db
         (2, "ann", 1, 1, 2, True),
     ]
     rows, latest = await agno.get_metrics()
-    assert [row["date"] for row in rows] == [TODAY - 2 * DAY, TODAY - 2 * DAY, TODAY]
+    assert [row["date"] for row in rows] == [today() - 2 * DAY, today() - 2 * DAY, today()]
     assert sorted(map(str, (row["user_id"] for row in rows))) == ["None", "ann", "ann"]
     assert latest == max(row["updated_at"] for row in rows)
-    (today,), _ = await agno.get_metrics(starting_date=TODAY, user_id="ann")
-    assert (today["team_sessions_count"], today["team_runs_count"]) == (1, 2)
-    assert today["token_metrics"]["total_tokens"] == 30
-    assert today["model_metrics"] == [{"model_id": "gpt", "model_provider": "OpenAI", "count": 4}]
+    (latest_day,), _ = await agno.get_metrics(starting_date=today(), user_id="ann")
+    assert (latest_day["team_sessions_count"], latest_day["team_runs_count"]) == (1, 2)
+    assert latest_day["token_metrics"]["total_tokens"] == 30
+    assert latest_day["model_metrics"] == [{"model_id": "gpt", "model_provider": "OpenAI", "count": 4}]
     (unowned,), _ = await agno.get_metrics(user_id="")
     assert (unowned["user_id"], unowned["agent_sessions_count"]) == (None, 1)
-    assert await agno.get_metrics(ending_date=TODAY - 3 * DAY) == ([], None)
+    assert await agno.get_metrics(ending_date=today() - 3 * DAY) == ([], None)
 
 
 async def test_a_complete_day_is_not_calculated_again_and_one_that_is_not_keeps_when_it_first_was(db: Database) -> None:
@@ -79,7 +83,7 @@ async def test_a_complete_day_is_not_calculated_again_and_one_that_is_not_keeps_
     assert short(rows) == [(1, "ann", 1, 1, 2, True), (0, "ann", 1, 1, 2, False)]  # was calculated within the minute
     (again,) = await alone(MetricCalls, db).calculate_metrics() or []
     assert short([again]) == [(0, "ann", 1, 2, 4, False)]
-    assert (again["id"], again["created_at"]) == (first[TODAY]["id"], first[TODAY]["created_at"])
+    assert (again["id"], again["created_at"]) == (first[today()]["id"], first[today()]["created_at"])
     # The library's own metrics, which count otherwise, are left alone.
     assert [each async for each in db.metrics.range()] == []
 
@@ -108,7 +112,7 @@ async def test_while_one_of_two_stores_does_not_answer_only_today_is_calculated_
         rows = await alone(MetricCalls, db).calculate_metrics()
         assert short(rows or []) == [(0, "ann", 1, 2, 4, False)]
     async with connect(first, second) as db:
-        await db.metrics.delete(TODAY, user_id="ann", period=PERIOD)
+        await db.metrics.delete(today(), user_id="ann", period=PERIOD)
         await converse(db, "s3", "ann", 1)
     async with connect(first, failing) as db:
         assert await alone(MetricCalls, db).calculate_metrics() == []
@@ -136,7 +140,7 @@ def test_a_row_of_agnos_table_survives() -> None:
     counts = [f"{kind}_{what}_count" for kind in ("agent", "team", "workflow") for what in ("runs", "sessions")]
     row = {
         **{name: place for place, name in enumerate(counts)},
-        "date": TODAY,
+        "date": today(),
         "user_id": "ann",
         "users_count": 1,
         "token_metrics": {"total_tokens": 3},
