@@ -495,10 +495,12 @@ async def test_what_has_expired_counts_as_absent(db: Database) -> None:
 
 
 async def test_a_memory_is_gone_a_second_or_two_after_it_was_to_be_kept_for_one(db: Database) -> None:
+    before = datetime.now(UTC)
     stored = await db.memories.upsert(memory(), expires_in=1)
+    after = datetime.now(UTC)
     assert stored.expires_at is not None
     assert stored.expires_at.microsecond == 0
-    assert timedelta(0) < stored.expires_at - datetime.now(UTC) <= timedelta(seconds=2)
+    assert before + timedelta(seconds=1) <= stored.expires_at < after + timedelta(seconds=2)
     waiting = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_result(lambda found: found is not None),
         wait=tenacity.wait_fixed(0.05),

@@ -295,7 +295,7 @@ class TestAnswers:
     ) -> None:
         script = (reply + b"\r\nConnection: close" if reply == b"HTTP/1.1 200 OK\r\nContent-Len" else reply,)
         with pytest.raises((aiohttp.ClientError, OSError)) as raised:
-            await got(*script, deadline=1.0 if reply is SILENCE else DEADLINE)
+            await got(*script, deadline=4.0 if reply is SILENCE else DEADLINE)
         found = fault_of(raised.value)
         assert (found.kind, found.retry, found.applied) == fault
 
@@ -333,7 +333,7 @@ class TestBothDrivers:
         seen = []
         for driver in DRIVERS:
             async with serving(reply) as service:
-                store = DynamoDBStore(endpoint_url=service.url, driver=driver, deadline=1.0 if reply is SILENCE else 30)
+                store = DynamoDBStore(endpoint_url=service.url, driver=driver, deadline=4.0 if reply is SILENCE else 30)
                 async with store:
                     assert store._opened is not None
                     with pytest.raises(DRIVER_ERRORS) as raised:

@@ -22,9 +22,14 @@ def memory(expires_at: datetime | None = None) -> UserMemory:
     return UserMemory(memory="x", expires_at=expires_at)
 
 
-def left(record: UserMemory) -> timedelta:
-    assert record.expires_at is not None
-    return record.expires_at - datetime.now(UTC)
+def kept(length: timedelta, expires_in: float | timedelta | None = None, *, given: datetime | None = FAR) -> UserMemory:
+    """A record that is to be kept so long by the call, or by the default of a day, rounded up to a whole second."""
+    before = datetime.now(UTC)
+    found = expiring(memory(given), DAY, expires_in, None)
+    after = datetime.now(UTC)
+    assert found.expires_at is not None
+    assert before + length <= found.expires_at < after + length + SECOND
+    return found
 
 
 def test_a_record_without_an_expiry_is_kept_for_good() -> None:
@@ -34,8 +39,7 @@ def test_a_record_without_an_expiry_is_kept_for_good() -> None:
 
 @pytest.mark.parametrize("given", [90, 90.0, 90.5, timedelta(seconds=90)])
 def test_an_expiry_is_seconds_from_now_rounded_up_to_a_whole_one(given: float | timedelta) -> None:
-    found = expiring(memory(FAR), DAY, given, None)
-    assert timedelta(seconds=89) < left(found) < timedelta(seconds=92)
+    found = kept(timedelta(seconds=90.5 if given == 90.5 else 90), given)
     assert found.expires_at is not None
     assert found.expires_at.microsecond == 0
 
@@ -60,13 +64,13 @@ def test_no_moment_is_rounded_down_or_by_a_second(moment: datetime) -> None:
 
 
 def test_with_a_default_a_record_is_kept_at_least_that_long() -> None:
-    assert DAY - SECOND < left(expiring(memory(), DAY, None, None)) <= DAY + SECOND
+    kept(DAY, given=None)
     soon, past = datetime.now(UTC) + timedelta(seconds=5), datetime(2020, 1, 1, tzinfo=UTC)
     for shorter in (soon, past):
-        assert DAY - SECOND < left(expiring(memory(shorter), DAY, None, None)) <= DAY + SECOND
+        kept(DAY, given=shorter)
     assert expiring(memory(FAR), DAY, None, None).expires_at == FAR
     # What the call says goes before the default.
-    assert left(expiring(memory(FAR), DAY, 5, None)) < timedelta(seconds=7)
+    kept(timedelta(seconds=5), 5)
 
 
 @pytest.mark.parametrize(

@@ -204,11 +204,12 @@ async def test_healing_ends_a_delay_at_once(proxy: Proxy) -> None:
 
 
 async def test_a_delayed_request_takes_effect_although_its_client_has_gone(proxy: Proxy, echo: Echo) -> None:
-    proxy.delay(_SILENCE)
+    proxy.delay(10 * _HANG)
     async with await client(proxy) as each:
         each.writer.write(b"late\n")
-        await each.writer.drain()
+        await asked(proxy, b"late\n")
     assert echo.lines == []
+    await proxy.heal()
     await echo.has_heard(b"late\n")
 
 

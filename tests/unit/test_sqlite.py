@@ -8,7 +8,7 @@ import random
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from pathlib import Path
 
 import aiosqlite
@@ -69,6 +69,16 @@ async def count_up(store: SQLiteStore, times: int) -> None:
 def the_writer(store: SQLiteStore) -> AbstractAsyncContextManager[aiosqlite.Connection]:
     """The connection that writes, to tamper with."""
     return store._hold(store._open()[1])
+
+
+@contextmanager
+def short_of_time(store: SQLiteStore, seconds: float = 1.0) -> Iterator[None]:
+    """Let the calls in the block end at a deadline that others, such as those that make the tables, do not have."""
+    usual, store._deadline = store._deadline, seconds
+    try:
+        yield
+    finally:
+        store._deadline = usual
 
 
 async def counted(store: SQLiteStore) -> int:
@@ -407,9 +417,10 @@ class TestLocked:
     """Another program holds the file's write lock."""
 
     async def test_a_write_fails_at_the_deadline_without_effect(self, path: Path, locked: sqlite3.Connection) -> None:
-        async with SQLiteStore(path, prefix="t_", deadline=0.3) as hasty:
-            writes = [hasty.write([put(name, "1")]) for name in "abc"]
-            for (outcome,) in await asyncio.gather(*writes):
+        async with SQLiteStore(path, prefix="t_") as hasty:
+            with short_of_time(hasty):
+                outcomes = await asyncio.gather(*(hasty.write([put(name, "1")]) for name in "abc"))
+            for (outcome,) in outcomes:
                 assert isinstance(outcome, Failed)
                 assert isinstance(outcome.error, StoreUnavailable)
                 assert not outcome.applied
@@ -468,13 +479,14 @@ class TestFaults:
         def hold_up_commits(action: int, what: str | None, *_: str | None) -> int:
             return sqlite3.SQLITE_OK if (action, what) != (22, "COMMIT") or answer.wait(60) else sqlite3.SQLITE_DENY
 
-        async with SQLiteStore(path, deadline=0.2) as store:
+        async with SQLiteStore(path) as store:
             await store.provision()
             async with the_writer(store) as raw:
                 await raw.set_authorizer(hold_up_commits)
             try:
-                (late,) = await store.write([put("a", "1")])
-                (behind,) = await store.write([put("b", "1")])
+                with short_of_time(store):
+                    (late,) = await store.write([put("a", "1")])
+                    (behind,) = await store.write([put("b", "1")])
             finally:
                 answer.set()
             assert isinstance(late, Failed)
@@ -486,10 +498,10 @@ class TestFaults:
             assert [item is not None for item in found] == [True, False]
 
     async def test_a_slow_query_is_interrupted_at_the_deadline(self, path: Path) -> None:
-        slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n"
-        async with SQLiteStore(path, deadline=0.2) as store:
+        slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000000) SELECT count(*) FROM n"
+        async with SQLiteStore(path) as store:
             await store.provision()
-            with pytest.raises(StoreUnavailable, match=r"within 0\.2 seconds") as caught:
+            with short_of_time(store), pytest.raises(StoreUnavailable, match=r"within 1\.0 seconds") as caught:
                 async with store._hold(store._open()[0]) as raw:
                     await raw.execute_fetchall(slow)
             assert isinstance(caught.value.__cause__, TimeoutError)
