@@ -14,7 +14,9 @@ _RECORDED = Path(__file__).parents[2] / "examples" / "data" / "airline-conversat
 @pytest.fixture
 def cloud_urls(dynamodb_local_url: str, firestore_url: str, prefix: str) -> tuple[str, str]:
     """AWS's and Google's own engines, under a prefix that no other test has."""
-    return f"{dynamodb_local_url}&prefix={prefix}&report_capacity=true", f"{firestore_url}&prefix={prefix}"
+    # A deadline within which no engine stalls: requests are counted, and none is to be sent twice.
+    options = f"prefix={prefix}&deadline=60"
+    return f"{dynamodb_local_url}&{options}&report_capacity=true", f"{firestore_url}&{options}"
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.dynamodb_local, pytest.mark.firestore]
 
 TURNS = 20
 CALLS = 100
-OPTIONS = StoreOptions(deadline=3.0)
+DEADLINE = 10.0  # seconds that a silent cloud is waited for
 
 CHEAPER = {
     # The primary decides, and what it refuses for good is sent nowhere else.
@@ -228,15 +228,17 @@ async def seconds(dbs: Sequence[Database], run: str) -> list[tuple[float, float]
 
 
 async def test_a_cloud_that_does_not_answer_is_not_asked_and_costs_the_other_no_call_more(
-    cloud_urls: tuple[str, str],
+    dynamodb_local_url: str, firestore_url: str, prefix: str
 ) -> None:
-    dynamodb, firestore = cloud_urls
-    async with connect(*cloud_urls) as db:
+    dynamodb, firestore = (
+        f"{each}&prefix={prefix}&deadline={DEADLINE}" for each in (dynamodb_local_url, firestore_url)
+    )
+    async with connect(dynamodb, firestore) as db:
         await db.provision(["memories"])
     async with Proxy(port_of(dynamodb)) as way, Proxy(port_of(firestore)) as proxy:
         near = through(dynamodb, way.port)
-        healthy, dead = (Calls(store_from_url(url, OPTIONS)) for url in (near, through(firestore, proxy.port)))
-        both = connect(healthy, dead, deadline=OPTIONS.deadline)
+        healthy, dead = (Calls(store_from_url(url, StoreOptions())) for url in (near, through(firestore, proxy.port)))
+        both = connect(healthy, dead, deadline=DEADLINE)
         async with both, connect(near) as alone:
             while_healthy = await seconds([alone, both], "healthy")
             proxy.black_hole()

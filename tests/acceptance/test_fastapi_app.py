@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from agno_clouddb import Database, Session, connect
 from agno_clouddb.stores.base import Mutation, Outcome
 from agno_clouddb.stores.wrapper import WrapperStore
 from agno_clouddb.testing import FaultyStore, MemoryStore
+from agno_clouddb.testing.process import free_port
 from examples.fastapi_app import app as service
 from examples.fastapi_app.app import create_app
 from examples.fastapi_app.model import Model, ScriptedModel
@@ -387,9 +387,7 @@ def _command() -> list[str]:
 @contextmanager
 def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The service, started in an empty folder, and its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", *_command(), "--app-dir", str(_ROOT), "--port", str(port)]
     command += ["--timeout-graceful-shutdown", "1"]
     log = (folder / "log").open("w")

@@ -26,7 +26,7 @@ def urls(request: pytest.FixtureRequest, prefix: str, tmp_path: Path) -> tuple[s
         elif name == "sqlite":
             found.append(f"sqlite:///{tmp_path / f'{position}.sqlite'}?prefix={prefix}")
         else:
-            found.append(f"{request.getfixturevalue(f'{name}_url')}&prefix={prefix}")
+            found.append(f"{request.getfixturevalue(f'{name}_url')}&prefix={prefix}&deadline=60")
     return tuple(found)
 
 

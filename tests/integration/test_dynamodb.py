@@ -1069,7 +1069,7 @@ class TestUnreachable:
             await asyncio.Event().wait()
 
         items = [item(Key("sessions", f"{n:04d}")) for n in range(1_000)]
-        async with make(deadline=3.0) as hasty:
+        async with make(deadline=10.0) as hasty:
             inject(hasty, "put_item", *[pass_on] * 40, *[hang] * 1_000)
             with anyio.fail_after(HANG):
                 outcomes = await write(hasty, *map(Put, items))

@@ -98,7 +98,7 @@ async def make_store(emulator_host: str, prefix: str) -> AsyncIterator[MakeStore
     made: list[FirestoreStore] = []
 
     async def make(**options: Any) -> FirestoreStore:
-        settings = {"emulator_host": emulator_host, "prefix": prefix, **options}
+        settings = {"emulator_host": emulator_host, "prefix": prefix, "deadline": 60.0, **options}
         made.append(FirestoreStore("test-project", **settings))
         await made[-1].open()
         return made[-1]

@@ -35,8 +35,10 @@ async def databases(request: pytest.FixtureRequest, prefix: str, tmp_path: Path)
     shared: dict[str, str | Store] = {"memory": MemoryStore(), "sqlite": f"sqlite:///{tmp_path}/x.sqlite"}
     stores: list[str | Store] = []
     for name in request.param.split("+"):
-        url = shared[name] if name in shared else f"{request.getfixturevalue(f'{name}_url')}&prefix={prefix}"
-        stores.append(url)
+        if name in shared:
+            stores.append(shared[name])
+        else:
+            stores.append(f"{request.getfixturevalue(f'{name}_url')}&prefix={prefix}&deadline=60")
     async with AsyncExitStack() as stack:
         made = [await stack.enter_async_context(connect(*stores)) for _ in range(_DATABASES)]
         await made[0].provision(["entries"])
