@@ -824,6 +824,34 @@ class TestLostAnswers:
         assert f"{fault.details}; then the deadline passed" in str(outcome.error)
         assert not outcome.applied
 
+    @pytest.mark.parametrize(("conflicts", "kind"), [(1, StoreUnavailable), (2, Throttled)])
+    async def test_a_write_that_runs_out_of_time_was_held_up_by_others_only_where_it_has_read_what_they_replaced(
+        self,
+        store: FirestoreStore,
+        other: FirestoreStore,
+        answers: LostAnswers,
+        conflicts: int,
+        kind: type[CloudDBError],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        batch_get, reads = Connection.batch_get, 0
+
+        async def late_in_the_end(connection: Connection, names: Sequence[str], until: float, **options: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            if reads == conflicts:
+                raise Fault("DEADLINE_EXCEEDED", "Deadline Exceeded")
+            return await batch_get(connection, names, until, **options)
+
+        await stored(other, item())
+        answers.script = [Fault("FAILED_PRECONDITION", "the stored version does not match")] * conflicts
+        answers.applied = False
+        monkeypatch.setattr(Connection, "batch_get", late_in_the_end)
+        [outcome] = await write(store, Put(item()))
+        assert isinstance(outcome, Failed)
+        assert type(outcome.error) is kind
+        assert not outcome.applied
+
     async def test_a_read_that_runs_out_of_time_says_what_it_had_met_before(
         self, store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

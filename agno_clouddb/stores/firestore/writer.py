@@ -135,12 +135,16 @@ class Writer:
             ready = self._ready(pending, decided, atomic=atomic)
             if not ready:
                 continue
+            current = any(each.current for each in ready)
             sent = await self._send(ready, until, atomic=atomic)
             met = None if sent is None else sent.after(met)
             if met is not None and not await backoff.pause():
                 for each in pending:
                     if each.outcome is None:
                         each.fail(self._unfinished(each, met))
+            if met is not None and not met.transient and not current:
+                # That a document is not as it was last seen, before this call, is nobody's contention yet.
+                met = None
         return [each.outcome for each in work if each.outcome is not None]
 
     def check(self, mutations: Sequence[Mutation]) -> None:
