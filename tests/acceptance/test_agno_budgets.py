@@ -276,7 +276,7 @@ async def test_50_conversations_go_on_when_a_cloud_falls_silent_and_none_of_thei
     chosen = [conversations[n % len(conversations)] for n in range(AGENTS)]
     ended = Counter[str]()
     async with behind_proxies(clouds) as (proxies, urls):
-        async with connect(*urls, deadline=2.0) as database:
+        async with connect(*urls, deadline=10) as database:
             db = AsyncCloudDb(database=database)
 
             def said() -> None:

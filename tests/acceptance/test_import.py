@@ -25,8 +25,8 @@ from tests.acceptance.agno_sources import RUNS, AgnoSource, dynamodb_source, eve
 from tests.acceptance.clouds import everything, show
 
 SESSIONS = 200  # unless --sessions says otherwise
-KILLS = (0.2, 0.45, 0.75)  # of all that is to be read
-RATE = 2_000.0  # records a second, so that there is time to kill it
+KILLS = (0.2, 0.4, 0.6)  # of all that is to be read
+SECONDS = 4.0  # that reading it all takes at least, so that there is time to kill it
 HANG = 300.0  # seconds after which something counts as never happening
 _POLL = 0.02
 
@@ -114,7 +114,7 @@ def test_sessions_arrive_complete_killed_and_resumed_three_times(
     line = command(source, (target,), checkpoint, "--provision")
     total = 2 * sum(written.values())
     for part in KILLS:
-        there = kill_at([*line, "--rate", str(RATE)], checkpoint, int(part * total))
+        there = kill_at([*line, "--rate", str(total / SECONDS)], checkpoint, int(part * total))
         show(f"killed when {there:,} of {total:,} records were read, the verification included")
     began = time.perf_counter()
     report = finish(line)

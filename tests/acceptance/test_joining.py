@@ -20,7 +20,7 @@ WRITERS = 16
 BEFORE = 300  # calls while the new cloud is provisioned
 CALLS = 15  # after each page that is compared
 PAGE = 100  # records that are compared at once
-HANG = 300.0  # seconds after which something counts as never happening
+HANG = 900.0  # seconds after which something counts as never happening
 USED = ("sessions", "runs")  # what DynamoDB has before; with few tables DynamoDB Local adds an index soon
 
 
@@ -129,7 +129,8 @@ async def join(clouds: Clouds, sessions: dict[str, tuple[int, int]], *, writing:
 async def test_a_store_in_use_is_joined_by_an_empty_cloud_and_no_session_is_lost_or_missed(
     engine: str, number: int, firestore_url: str, prefix: str, request: pytest.FixtureRequest
 ) -> None:
-    clouds = Clouds((f"{request.getfixturevalue(engine)}&prefix={prefix}", f"{firestore_url}&prefix={prefix}"))
+    options = f"prefix={prefix}&deadline=60"
+    clouds = Clouds((f"{request.getfixturevalue(engine)}&{options}", f"{firestore_url}&{options}"))
     load = await join(clouds, await write_alone(clouds, number), writing=engine == "moto_url")
     async with clouds.dynamodb, clouds.firestore:
         first, second = [await everything(store) for store in clouds.stores]
