@@ -390,7 +390,6 @@ def test_random_calls_answer_as_the_model(
                 settings=settings(
                     max_examples=40 if near else 6,
                     stateful_step_count=25,
-                    deadline=None,
                     print_blob=True,
                     report_multiple_bugs=False,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -467,7 +467,6 @@ def run_machine(
                 settings=settings(
                     max_examples=examples,
                     stateful_step_count=steps,
-                    deadline=None,
                     print_blob=True,
                     report_multiple_bugs=False,
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -595,7 +595,7 @@ LISTS = [LIST, replace(LIST, descending=True), *(Query("runs", "run_index", pare
 
 
 @given(seed=st.integers(0, 2**32), entries=st.sampled_from([2, 5, 100]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_own_writes_are_always_seen_and_others_after_the_time_whatever_happens_at_once(seed: int, entries: int) -> None:
     """Tasks of one Database read and write while another one writes. Each answer is what the store held at some moment
     of the last seconds, and not before the last write of that Database which had ended when the read began.

@@ -601,4 +601,4 @@ def flat(record: Metrics) -> Values:
 
 
 TestCalculations = MetricsMachine.TestCase
-TestCalculations.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestCalculations.settings = settings(max_examples=100, stateful_step_count=25)

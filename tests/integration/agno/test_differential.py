@@ -103,7 +103,7 @@ def check(engine: str, number: int, fresh: Callable[[str], AsyncCloudDb]) -> Non
     """
     made = 0
 
-    @settings(max_examples=number, deadline=None, database=None, print_blob=True, suppress_health_check=[*HealthCheck])
+    @settings(max_examples=number, database=None, print_blob=True, suppress_health_check=[*HealthCheck])
     @given(st.one_of([*ONE, ALL]))
     def sequence(calls: Sequence[Call]) -> None:
         nonlocal made
