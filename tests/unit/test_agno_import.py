@@ -153,6 +153,30 @@ def test_the_metrics_of_nobody_are_those_of_all_users() -> None:
     assert (record.user_id, record.date.isoformat()) == (ALL_USERS, "2026-01-02")
 
 
+async def test_what_a_record_has_no_room_for_arrives_as_it_was() -> None:
+    times = {"created_at": CREATED, "updated_at": CREATED}
+    memory = {"memory_id": "m", "memory": {"content": "likes tea"}, "topics": "drinks", "user_id": "ann", **times}
+    kept = {"id": "k", "name": "file", "description": "", "linked_to": "", "status": "", "metadata": None, **times}
+    moments = dict.fromkeys(("start_time", "end_time", "created_at"), "2024-01-01T00:00:00+00:00")
+    trace = {"trace_id": "t", "name": "step", "status": "", "agent_id": "", "duration_ms": 5.5, **moments}
+    span = {"span_id": "s", "trace_id": "t", "name": "step", "attributes": '["a"]', "duration_ms": 0.5, **moments}
+    async with provisioned() as db:
+        for kind, row in (("memories", memory), ("knowledge", kept)):
+            await getattr(db, kind).upsert(mapped(kind, row))
+        await db.traces.upsert_trace(mapped("traces", trace))  # type: ignore[arg-type]  # a Trace
+        await db.traces.create_span(mapped("spans", span))  # type: ignore[arg-type]  # a Span
+        agno = AsyncCloudDb(database=db)
+        found = await agno.get_user_memory("m", deserialize=False)
+        assert isinstance(found, dict)
+        assert memory.items() <= found.items()
+        (content,), _ = await agno.get_knowledge_contents(linked_to="")
+        assert (content.id, content.linked_to, content.status) == ("k", "", "")
+        of_trace: Any = await agno.get_trace("t")
+        of_span: Any = await agno.get_span("s")
+        assert (of_trace.status, of_trace.agent_id, of_trace.duration_ms) == ("", "", 5.5)
+        assert (of_span.attributes, of_span.duration_ms) == (["a"], 0.5)
+
+
 @pytest.mark.parametrize(
     ("kind", "row", "path"),
     [

@@ -37,7 +37,7 @@ def run_record(row: Mapping[str, Any]) -> Run:
         "updated_at": row["updated_at"],
         **apart({name: row.get(name, data.get(name)) for name in _COMPONENTS}, data),
     }
-    return Run(
+    return Run.checked(
         run_id=row["run_id"],
         session_id=row["session_id"],
         status=row["status"],

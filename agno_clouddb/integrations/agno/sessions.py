@@ -372,7 +372,7 @@ def session_record(session: AgnoSession) -> Session:
     values = session.to_dict(include_runs=False)
     created = values.get("created_at") or now()
     extra = {f"{kind}_data": data for data in (values.get(f"{kind}_data"),) if data is not None}
-    return Session(
+    return Session.checked(
         session_id=values["session_id"],
         session_type=kind,
         component_id=values.get(COMPONENTS[kind]),

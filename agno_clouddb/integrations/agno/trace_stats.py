@@ -169,5 +169,5 @@ class SpanGroups:
 def _plain(value: Any) -> str | float | None:
     """A JSON value as SQLite takes it out of an object: a truth value is a number, and what has several its text."""
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(value, separators=(",", ":"))
     return int(value) if isinstance(value, bool) else value

@@ -62,6 +62,10 @@ DIFFERENCES = [
     ),
     ("`created_at` and `updated_at` beyond the year 9999, as milliseconds are", "are refused with InvalidRecord"),
     (
+        "a number as a text, such as `user_id=5`",
+        "is refused with InvalidRecord, as PostgreSQL refuses it; agno's SQLite makes a text of it",
+    ),
+    (
         "an empty `user_id`, ids that are empty, over 512 bytes or with control characters, and a session name over "
         "1,000 bytes",
         "are refused with InvalidRecord where they are written; what reads, lists or deletes by such an id or filter "

@@ -29,7 +29,10 @@ DIFFERENCES = [
         "a trace or span that ends before it begins, as when a clock is set back",
         "is stored as ending when it begins, with a warning in the log; agno's SQLite keeps the moment",
     ),
-    ("the filter by an empty `user_id`", "finds no trace; agno's SQLite those that were given one"),
+    (
+        "`get_traces` and `get_trace_stats` by an id that no index can have, such as an empty `user_id`",
+        "find nothing; agno's SQLite finds the traces that were given it, and a filter expression does here too",
+    ),
 ]
 
 # SQLite keeps a day as a float: what is a fraction of it by a power of two is exact, and a difference of such too.
