@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from importlib import import_module
 from typing import TypeVar
 
 import anyio
@@ -14,9 +16,18 @@ from anyio.abc import TaskGroup
 
 from agno_clouddb.errors import CloudDBError
 
-__all__ = ["full_jitter", "gather", "gather_outcomes", "task_group", "uninterrupted"]
+__all__ = ["full_jitter", "gather", "gather_outcomes", "load_backend", "task_group", "uninterrupted"]
 
 T = TypeVar("T")
+
+_BACKEND = "anyio._backends._asyncio"
+
+
+async def load_backend() -> None:
+    """Import what anyio runs on in a thread: at its first use anyio would import it on the event loop, in 30 ms."""
+    if _BACKEND not in sys.modules:
+        with suppress(ImportError):  # where a later anyio keeps it is its own affair
+            await asyncio.to_thread(import_module, _BACKEND)
 
 
 async def gather(calls: Sequence[Callable[[], Awaitable[T]]], *, limit: int | None = None) -> list[T]:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import tenacity
 
-from agno_clouddb.concurrency import uninterrupted
+from agno_clouddb.concurrency import load_backend, uninterrupted
 from agno_clouddb.errors import (
     CloudDBError,
     ConflictError,
@@ -91,6 +91,7 @@ class Connection:
         """Open the store for the running event loop. Opening twice in one loop is harmless."""
         async with self._opening:
             if self._loop is None or self._closed:
+                await load_backend()
                 await self._store.open()
                 self._loop, self._closed = asyncio.get_running_loop(), False
             else:

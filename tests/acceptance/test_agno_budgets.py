@@ -1,7 +1,7 @@
 """What a turn of an agent costs each cloud, how long the event loop is held, and what an outage does to conversations.
 
 Nothing but the event loop's figures depends on time, and these are processor time, not time on the clock: whatever else
-the machine does, the library is charged for what it has computed.
+the machine does, the library is charged for what it has computed, at the pace that the processor has just then.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
+from copy import deepcopy
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from math import ceil
+from statistics import median
 from typing import Any, cast
 
 import pytest
 from agno.run.base import RunStatus
 from agno.session import AgentSession
+from coverage import Coverage
 
 from agno_clouddb import Database, connect
 from agno_clouddb.cli.conversations import Conversation
@@ -40,9 +43,12 @@ TURNS = 40
 UNIT = 4096  # bytes of an item that DynamoDB reads for one unit
 NAMES = 400  # bytes of a stored run's keys and fields, with their names, at most
 LONGEST = 0.020  # seconds of processor time that the library may take in one go
+FIXED_WORK = 0.0017
+"""Seconds of processor time that ``fixed_work`` takes on the machine that the limit was set on. A machine that takes
+longer for it, because it is slower or because others use the processor as well, is given as much more."""
 ROUNDS = 3
-"""How often it is measured at most: a processor that others use as well takes longer for the same, so that what is over
-the limit counts only where it is so every time."""
+"""How often it is measured at most: others may use the processor for moments only, so that what is over the limit
+counts where it is so every time."""
 
 
 @pytest.mark.parametrize(
@@ -219,8 +225,43 @@ async def test_50_agents_are_never_kept_waiting_by_the_library(
     while len(longest) < ROUNDS and min(longest, default=1.0) > LONGEST:
         urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / f'store-{len(longest)}.sqlite'}"}
         url = urls.get(engine) or f"{request.getfixturevalue(f'{engine}_url')}&prefix={prefix}{len(longest)}_"
-        longest.append(await longest_step(engine, url, conversations))
+        with uncounted_lines():
+            before = slowness()
+            step = await longest_step(engine, url, conversations)
+            slower = max(1.0, (before + slowness()) / 2)
+        show(f"{engine}: {step * 1000:.1f} ms, the processor {slower:.2f} times as slow as the limit allows for")
+        longest.append(step / slower)
     assert min(longest) <= LONGEST
+
+
+@contextmanager
+def uncounted_lines() -> Generator[None, None, None]:
+    """Without the tracing of covered lines, where they are counted: it takes twice as long as what it traces."""
+    coverage = Coverage.current()
+    if coverage is not None:
+        coverage.stop()
+    try:
+        yield
+    finally:
+        if coverage is not None:
+            coverage.start()
+
+
+def slowness() -> float:
+    """How many times as long as on the machine that the limit was set on fixed work takes now."""
+    took: list[float] = []
+    for _ in range(20):
+        began = time.thread_time()
+        fixed_work()
+        took.append(time.thread_time() - began)
+    return median(took) / FIXED_WORK
+
+
+def fixed_work() -> None:
+    """What the library, and agno for it, mostly does: walk through what a run is made of, and make it anew."""
+    message = {"role": "user", "metrics": {str(n): n for n in range(20)}, "parts": [{"n": [n] * 5} for n in range(10)]}
+    for _ in range(20):
+        deepcopy(message)
 
 
 async def longest_step(engine: str, url: str, conversations: list[Conversation]) -> float:
@@ -230,8 +271,6 @@ async def longest_step(engine: str, url: str, conversations: list[Conversation])
     async with watch.watching():
         await db.database()
         show(f"opened: the longest {watch.longest * 1000:.1f} ms ({watch.what})")
-        if engine == "firestore":
-            watch.longest = 0  # opening is so near the limit that it is only shown
         turns = await asyncio.gather(
             *(talk(db, conversations[n % len(conversations)], f"s{n}", turns=4) for n in range(AGENTS))
         )

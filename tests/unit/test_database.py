@@ -83,6 +83,41 @@ def test_importing_the_package_loads_no_sdk() -> None:
     assert result.stdout.strip() == "[]"
 
 
+IMPORTS = """
+import asyncio, sys, threading
+from agno_clouddb import connect
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        (held if threading.current_thread() is threading.main_thread() else threaded).append(name)
+
+async def main():
+    async with database:
+        pass
+
+held, threaded = [], []
+database = connect(sys.argv[1])
+sys.meta_path.insert(0, Finder())
+asyncio.run(main())
+print("anyio._backends._asyncio" in threaded, [name for name in held if name.startswith(("anyio", "agno_clouddb"))])
+"""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory://",
+        "sqlite:///{path}/store.sqlite",
+        "dynamodb://eu-west-1?endpoint_url=http://127.0.0.1:9",
+        "firestore://p?emulator_host=127.0.0.1:9",
+    ],
+)
+def test_what_a_database_opens_with_is_not_imported_on_the_event_loop(url: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", IMPORTS, url.format(path=tmp_path)]
+    result = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "True []"
+
+
 async def test_a_database_is_of_no_use_before_open_and_after_close() -> None:
     db = connect("memory://")
     calls = (

@@ -65,7 +65,7 @@ async def open_driver(
         ConfigurationError: region, credentials, profile or endpoint are missing or malformed.
     """
     try:
-        used = session if session is not None else aioboto3.Session()
+        used = session if session is not None else await asyncio.to_thread(aioboto3.Session)
         region = region or _region(used, given=session is not None)
         if region is None:
             raise ConfigurationError(

@@ -137,6 +137,7 @@ class FirestoreStore(Store):
         if self._opened is not None:
             return
         # Importing the client and looking for credentials block for up to seconds.
+        await asyncio.to_thread(_import_parts)
         client = await asyncio.to_thread(self._client)
         self._project = client.project
         self.name = self._describe()
@@ -289,6 +290,11 @@ class FirestoreStore(Store):
                 remedy="Use one store in each event loop",
             )
         return opened
+
+
+def _import_parts() -> None:
+    for part in ("client", "reader", "scans", "writer"):
+        import_module(f"agno_clouddb.stores.firestore.{part}")
 
 
 def _import_admin() -> ModuleType:
