@@ -17,6 +17,7 @@ _COVERED = [name for name in _TESTS if name != "simulation"]
 _WORKERS = {
     "conformance": ("-n", "2", "--dist", "load"),
     "simulation": ("-n", "auto", "--dist", "worksteal"),
+    "integration": ("-n", "2", "--dist", "worksteal"),
 }
 
 nox.needs_version = ">=2025.2.9"
