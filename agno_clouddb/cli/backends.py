@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from agno_clouddb.concurrency import gather, uninterrupted
 from agno_clouddb.testing.engines import EngineFailed, EngineUnavailable, dynamodb_local, firestore_emulator, moto
 
 __all__ = ["Backend", "started"]
@@ -47,9 +48,9 @@ _CLOUDS = {
 }
 
 
-@contextmanager
-def started(say: Callable[[str], None]) -> Iterator[list[Backend]]:
-    """Start an engine for each cloud, both at once, and end them with the block.
+@asynccontextmanager
+async def started(say: Callable[[str], None]) -> AsyncIterator[list[Backend]]:
+    """Start an engine for each cloud, both at once, and end them with the block, and when cancelled before it.
 
     An engine that is missing or does not start is named, and the next best is taken; the last resort, which is always
     there, is a SQLite file in a temporary folder.
@@ -58,10 +59,10 @@ def started(say: Callable[[str], None]) -> Iterator[list[Backend]]:
         say: is called with one line of text for everything that happens, from several threads.
     """
     with ExitStack() as engines:
-        folder = engines.enter_context(tempfile.TemporaryDirectory(prefix="agno_clouddb-demo-"))
-        with ThreadPoolExecutor(len(_CLOUDS)) as pool:
-            backends = list(pool.map(partial(_start, engines, Path(folder), say), _CLOUDS))
-        yield backends
+        folder = Path(engines.enter_context(tempfile.TemporaryDirectory(prefix="agno_clouddb-demo-")))
+        starts = [partial(asyncio.to_thread, _start, engines, folder, say, cloud) for cloud in _CLOUDS]
+        # Whatever has begun to start is waited for, else nobody would end it.
+        yield await uninterrupted(partial(gather, starts))
 
 
 def _start(engines: ExitStack, folder: Path, say: Callable[[str], None], cloud: str) -> Backend:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -89,11 +89,19 @@ def demo(
     """
     console = report.console()
     conversations = _load(data or recorded_conversations())
-    with exits(FAILED), _backends(store or [], console) as backends:
-        run = Demo(backends, conversations, sessions, console)
-        equal = asyncio.run(run.run())
-    if store:
-        console.print(f"What was written stays, under the prefix {run.prefix} where a URL names none.", soft_wrap=True)
+
+    async def run() -> bool:
+        # Within the event loop from the first engine on: an interruption cancels this, and comes nowhere in between.
+        async with _backends(store or [], console) as backends:
+            demo = Demo(backends, conversations, sessions, console)
+            equal = await demo.run()
+        if store:
+            prefix = f"the prefix {demo.prefix} where a URL names none"
+            console.print(f"What was written stays, under {prefix}.", soft_wrap=True)
+        return equal
+
+    with exits(FAILED):
+        equal = asyncio.run(run())
     console.print("Everything was read back as it was recorded." if equal else "Not everything was read back.")
     raise typer.Exit(0 if equal else FAILED)
 
@@ -137,8 +145,8 @@ def _load(path: Path) -> list[Conversation]:
         raise failure(f"{path}: {error.strerror}", USAGE) from error
 
 
-@contextmanager
-def _backends(urls: Sequence[str], console: Console) -> Iterator[list[Backend]]:
+@asynccontextmanager
+async def _backends(urls: Sequence[str], console: Console) -> AsyncIterator[list[Backend]]:
     """The stores that were named, or engines that end with the block."""
     if urls:
         yield [Backend(url.partition("?")[0], url) for url in urls]
@@ -147,9 +155,9 @@ def _backends(urls: Sequence[str], console: Console) -> Iterator[list[Backend]]:
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    with ExitStack() as engines:
+    async with AsyncExitStack() as engines:
         with console.status("starting the engines …"):
-            backends = engines.enter_context(started(say))
+            backends = await engines.enter_async_context(started(say))
         try:
             yield backends
         finally:
