@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -30,6 +30,7 @@ __all__ = ["COMPONENTS", "SessionCalls", "session_record", "session_row"]
 COMPONENTS = {"agent": "agent_id", "team": "team_id", "workflow": "workflow_id"}
 """What the component of a session is called, by the session's type."""
 
+_OBJECTS = ("session_data", "metadata", "summary")
 _DATA = ("agent_data", "team_data", "workflow_data")
 _ACTIVE = ("PENDING", "RUNNING", "PAUSED")
 _WRITES_AT_ONCE = 8
@@ -219,7 +220,7 @@ class SessionCalls(RunCalls):
         """Write a session's header where there is none. Returns whether it was written: by one caller only."""
         db = await self.database()
         try:
-            stored = await db.sessions.create(session_record(session))
+            stored = await _written(db.sessions.create, session_record(session))
         except ConflictError:
             return False
         self._remember(stored)
@@ -331,11 +332,7 @@ class SessionCalls(RunCalls):
         if header is not None and time.monotonic() < header.until and not keep:
             record = record.model_copy(update=dict(header.kept))
         try:
-            try:
-                stored = await db.sessions.upsert(record, user_id=owner)
-            except InvalidRecord:
-                values = plain_json({name: getattr(record, name, None) for name in _json_columns(record)})
-                stored = await db.sessions.upsert(record.model_copy(update=values), user_id=owner)
+            stored = await _written(partial(db.sessions.upsert, user_id=owner), record)
             if not record.is_stored and not keep and stored.generation != stored.version:
                 # It was there, unknown to this process, and has kept the moment at which the object was created.
                 stored = await db.sessions.upsert(stored, user_id=owner)
@@ -372,18 +369,21 @@ def session_record(session: AgnoSession) -> Session:
     values = session.to_dict(include_runs=False)
     created = values.get("created_at") or now()
     extra = {f"{kind}_data": data for data in (values.get(f"{kind}_data"),) if data is not None}
-    return Session.checked(
+    make = partial(
+        Session.checked,
         session_id=values["session_id"],
         session_type=kind,
         component_id=values.get(COMPONENTS[kind]),
         user_id=values.get("user_id"),
-        session_data=values.get("session_data"),
-        metadata=values.get("metadata"),
-        summary=values.get("summary"),
         created_at=moment(created),
         updated_at=moment(created),
         **extra,
     )
+    objects = {name: values.get(name) for name in _OBJECTS}
+    try:
+        return make(**objects)
+    except InvalidRecord:
+        return make(**plain_json(objects))  # whose keys are texts
 
 
 def session_row(session: Session, runs: list[dict[str, Any]] | None) -> dict[str, Any]:
@@ -409,8 +409,14 @@ def _runs(session: Session) -> list[dict[str, Any]]:
     return [run.data or {} for run in in_order(session.runs)]
 
 
-def _json_columns(record: Session) -> list[str]:
-    return [name for name in ("session_data", "metadata", "summary", *_DATA) if getattr(record, name, None) is not None]
+async def _written(write: Callable[[Session], Awaitable[Session]], record: Session) -> Session:
+    """Write a header as it is, or as agno's own databases would keep it."""
+    try:
+        return await write(record)
+    except InvalidRecord:
+        objects = {name: getattr(record, name, None) for name in (*_OBJECTS, *_DATA)}
+        plain = plain_json({name: value for name, value in objects.items() if value is not None})
+        return await write(record.model_copy(update=plain))
 
 
 def _order(sort_by: str | None, sort_order: str | None) -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from agno.db.schemas.evals import EvalRunRecord, EvalType
@@ -153,6 +154,24 @@ def traces() -> list[Call]:
     ]
 
 
+UNLIKE_JSON: Any = {1: "one", False: {2: None}, None: [(START, START.date())], "id": UUID(int=7)}
+
+
+def sessions() -> list[Call]:
+    calls: list[Call] = []
+    for number, name in enumerate(("metadata", "session_data", "agent_data", "summary")):
+        made = partial(AgentSession, f"s{number}", agent_id="a", created_at=CREATED + number)
+        given = partial(made, **{name: UNLIKE_JSON}) if name != "summary" else partial(made, metadata={"at": START})
+        calls += [
+            Call("upsert_session", {"session": given, "deserialize": False}),
+            Call("upsert_session", {"session": given}),
+            Call("upsert_sessions", {"sessions": lambda given=given: [given()], "deserialize": False}),
+            Call("get_session", {"session_id": f"s{number}", "deserialize": False}),
+            Call("upsert_run", {"run": {"run_id": f"r{number}", "agent_id": "a"}, "session_id": f"s{number}"}),
+        ]
+    return [*calls, Call("get_runs", {"session_id": "s0"})]
+
+
 def others() -> list[Call]:
     run = {"id": "r", "schedule_id": "s", "attempt": 1, "status": "running", "created_at": CREATED}
     result: dict[str, Any] = dict.fromkeys(
@@ -190,7 +209,9 @@ def others() -> list[Call]:
     ]
 
 
-@pytest.mark.parametrize("calls", [memories, learnings, contents, traces, others], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "calls", [sessions, memories, learnings, contents, traces, others], ids=lambda each: each.__name__
+)
 async def test_any_value_is_kept_and_given_back_as_by_agnos_own(calls: Any, tmp_path: Path) -> None:
     theirs, ours = AsyncSqliteDb(db_file=str(tmp_path / "agno.sqlite")), AsyncCloudDb("memory://", provision=True)
     try:
@@ -199,6 +220,23 @@ async def test_any_value_is_kept_and_given_back_as_by_agnos_own(calls: Any, tmp_
     finally:
         await theirs.close()
         await ours.close()
+
+
+async def test_a_session_that_is_inserted_is_kept_as_one_that_is_written() -> None:
+    db = AsyncCloudDb("memory://", provision=True)
+    kept = []
+    for write in (db.insert_session_if_absent, db.upsert_session):
+        values: Any = dict.fromkeys(("session_data", "metadata", "agent_data"), UNLIKE_JSON)
+        session = AgentSession(write.__name__, agent_id="a", created_at=CREATED, **values)
+        assert await write(session)
+        row = await db.get_session(write.__name__, deserialize=False)
+        assert isinstance(row, dict)
+        kept.append([row[name] for name in values])
+        assert not await db.insert_session_if_absent(session)
+    assert kept[0] == kept[1]
+    moments = [[START.isoformat(), "2024-01-01"]]
+    assert kept[0][0] == {"1": "one", "false": {"2": None}, "null": moments, "id": str(UUID(int=7))}
+    await db.close()
 
 
 async def test_a_search_finds_the_texts_in_what_is_no_object() -> None:
