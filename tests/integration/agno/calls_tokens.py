@@ -16,6 +16,11 @@ DIFFERENCES = [
         "raises InvalidRecord; agno's SQLite answers None and leaves a line in the log",
     ),
     (
+        "a value that neither JSON nor agno's encoder has, such as a Decimal, bytes or a set",
+        "raises TypeError, or InvalidRecord with the name of the field; agno's SQLite raises SQLAlchemy's "
+        "StatementError, and for learnings and tokens answers None",
+    ),
+    (
         "several who delete one auth token, session, run, learning, tool result or transcript in the same moment",
         "may each be told that it was there when the database has several stores: a deletion goes through without one "
         "of them, so that none can decide it alone. agno makes a 404 or a line in the log of the answer, and claims "
