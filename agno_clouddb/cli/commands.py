@@ -93,11 +93,11 @@ def demo(
     async def run() -> bool:
         # Within the event loop from the first engine on: an interruption cancels this, and comes nowhere in between.
         async with _backends(store or [], console) as backends:
-            demo = Demo(backends, conversations, sessions, console)
-            equal = await demo.run()
+            replay = Demo(backends, conversations, sessions, console)
+            equal = await replay.run()
         if store:
-            prefix = f"the prefix {demo.prefix} where a URL names none"
-            console.print(f"What was written stays, under {prefix}.", soft_wrap=True)
+            stays = f"What was written stays, under the prefix {replay.prefix} where a URL names none."
+            console.print(stays, soft_wrap=True)
         return equal
 
     with exits(FAILED):

@@ -137,7 +137,6 @@ class FirestoreStore(Store):
         if self._opened is not None:
             return
         # Importing the client and looking for credentials block for up to seconds.
-        await asyncio.to_thread(_import_parts)
         client = await asyncio.to_thread(self._client)
         self._project = client.project
         self.name = self._describe()
@@ -266,6 +265,8 @@ class FirestoreStore(Store):
         return await self._require_open().scanner.scan(collection, limit, since, cursor, self._until())
 
     def _client(self) -> AsyncClient:
+        for part in ("reader", "scans", "writer"):  # what works with it, imported in the same thread
+            import_module(f"agno_clouddb.stores.firestore.{part}")
         if self._given is not None:
             return self._given
         from agno_clouddb.stores.firestore.client import create_client
@@ -290,11 +291,6 @@ class FirestoreStore(Store):
                 remedy="Use one store in each event loop",
             )
         return opened
-
-
-def _import_parts() -> None:
-    for part in ("client", "reader", "scans", "writer"):
-        import_module(f"agno_clouddb.stores.firestore.{part}")
 
 
 def _import_admin() -> ModuleType:
